@@ -1,0 +1,59 @@
+"""The Atom feed and the sitemap. The whole-site level keeps both."""
+
+from django.contrib.sitemaps import Sitemap
+from django.contrib.syndication.views import Feed
+from django.urls import reverse
+from django.utils.feedgenerator import Atom1Feed
+
+from blog.models import Post, Tag
+
+
+class LatestPosts(Feed):
+    """The 20 latest posts, whole."""
+
+    feed_type = Atom1Feed
+    title = "Cached four times"
+    subtitle = "Django's cache on Redis, level by level."
+    link = "/"
+
+    def items(self):
+        return Post.objects.published().prefetch_related("tags")[:20]
+
+    def item_title(self, item):
+        return item.title
+
+    def item_description(self, item):
+        return item.body_html()
+
+    def item_pubdate(self, item):
+        return item.published_at
+
+    def item_updateddate(self, item):
+        return item.updated_at
+
+    def item_categories(self, item):
+        return [tag.name for tag in item.tags.all()]
+
+
+class PostSitemap(Sitemap):
+    def items(self):
+        return Post.objects.published()
+
+    def lastmod(self, item):
+        return item.updated_at
+
+
+class TagSitemap(Sitemap):
+    def items(self):
+        return Tag.objects.in_use()
+
+
+class PageSitemap(Sitemap):
+    def items(self):
+        return ["home", "archive", "about"]
+
+    def location(self, item):
+        return reverse(item)
+
+
+SITEMAPS = {"posts": PostSitemap, "tags": TagSitemap, "pages": PageSitemap}

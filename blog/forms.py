@@ -1,0 +1,69 @@
+"""The comment form, and the limit on how fast one visitor may comment."""
+
+import hashlib
+
+from django import forms
+from django.conf import settings
+
+from blog import caching
+from blog.models import Comment
+from blog.search import count_up
+
+NAME_COOKIE = "visitor"
+NAME_COOKIE_AGE = 30 * 24 * 60 * 60
+
+
+class CommentForm(forms.ModelForm):
+    """A comment: plain text, escaped when it is shown. Django refuses NUL characters itself."""
+
+    class Meta:
+        model = Comment
+        fields = ["author", "body"]
+        widgets = {"body": forms.Textarea(attrs={"rows": 6, "maxlength": 4000})}
+
+    def __init__(self, data, *, request, post):
+        name = visitor_name(request)
+        super().__init__(data, instance=Comment(post=post), initial={"author": name})
+        self.request = request
+        self.status = 200
+
+    def clean(self):
+        """Refuse what comes too fast. A Redis that is away refuses nobody."""
+        cleaned = super().clean()
+        self.status = 400 if self.errors else 200
+        if not self.errors and self.too_fast():
+            self.status = 429
+            self.add_error(
+                None,
+                f"More than {caching.COMMENT_LIMIT} comments a minute came from your address. "
+                "Wait a minute, then send this one again.",
+            )
+        return cleaned
+
+    def too_fast(self):
+        address = hashlib.sha256(visitor_address(self.request).encode()).hexdigest()[:32]
+        written = count_up(f"comments:by:{address}", caching.COMMENT_LIMIT_TIMEOUT)
+        return written > caching.COMMENT_LIMIT
+
+    def remember(self, response):
+        """Let the visitor's browser keep the name, for the next form and the archive's greeting."""
+        response.set_signed_cookie(
+            NAME_COOKIE,
+            self.cleaned_data["author"],
+            max_age=NAME_COOKIE_AGE,
+            secure=settings.SESSION_COOKIE_SECURE,
+            httponly=True,
+            samesite="Lax",
+        )
+
+
+def visitor_name(request):
+    """Return the name that the visitor last commented under, or an empty string."""
+    return request.get_signed_cookie(NAME_COOKIE, "", max_age=NAME_COOKIE_AGE)
+
+
+def visitor_address(request):
+    """Return the visitor's address. X-Forwarded-For counts behind a proxy of ours alone."""
+    forwarded = request.headers.get("X-Forwarded-For", "") if settings.TRUST_PROXY else ""
+    # The last one is what our proxy saw. Those before it are what the visitor wrote.
+    return forwarded.rpartition(",")[2].strip() or request.META["REMOTE_ADDR"]

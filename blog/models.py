@@ -1,0 +1,170 @@
+"""Posts, their tags and their comments. Every way to change them invalidates the caches."""
+
+from datetime import UTC, datetime
+
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.db.models import Count
+from django.urls import reverse
+from django.utils import timezone
+
+from blog import caching, rendering
+
+
+class InvalidatingQuerySet(models.QuerySet):
+    """
+    update(), bulk_update() and bulk_create() send no signals, so they invalidate here.
+
+    Docs: https://docs.djangoproject.com/en/5.2/ref/models/querysets/#update
+    """
+
+    post_field = "pk"
+
+    def post_pks(self):
+        """Return the primary keys of the posts that show these rows."""
+        return list(self.order_by().values_list(self.post_field, flat=True).distinct())
+
+    @transaction.atomic
+    def update(self, **kwargs):
+        """Update, as bulk_update() does through this method, and invalidate."""
+        posts = self.post_pks()
+        before = caching.shown_on(posts)
+        rows = super().update(**kwargs)
+        caching.drop_after_commit(before | caching.shown_on(posts))
+        return rows
+
+    update.alters_data = True
+
+    @transaction.atomic
+    def bulk_create(self, objs, *args, **kwargs):
+        """Create and invalidate."""
+        objs = super().bulk_create(objs, *args, **kwargs)
+        created = self.model.objects.filter(pk__in=[row.pk for row in objs])
+        caching.drop_after_commit(caching.shown_on(created.post_pks()))
+        return objs
+
+    bulk_create.alters_data = True
+
+
+class TagQuerySet(InvalidatingQuerySet):
+    post_field = "posts"
+
+    def in_use(self):
+        return self.filter(posts__published_at__isnull=False).distinct()
+
+
+class Tag(models.Model):
+    name = models.CharField(max_length=40, unique=True)
+    slug = models.SlugField(max_length=40, unique=True)
+
+    objects = TagQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self):
+        return self.name
+
+    def get_absolute_url(self):
+        return reverse("tag", args=[self.slug])
+
+
+class PostQuerySet(InvalidatingQuerySet):
+    def update(self, **kwargs):
+        """Update and invalidate. Also sets updated_at, which auto_now does in save() alone."""
+        return super().update(**{"updated_at": timezone.now()} | kwargs)
+
+    def published(self):
+        """Return what is no draft, newest first."""
+        # Meta.ordering is dropped as soon as a query counts something.
+        return self.filter(published_at__isnull=False).order_by("-published_at", "-pk")
+
+    def for_cards(self):
+        """Return the posts as lists show them: three queries, however many posts."""
+        return self.prefetch_related("tags").annotate(comment_count=Count("comments"))
+
+    def in_month(self, year, month):
+        """Return the posts of one month."""
+        start = datetime(year, month, 1, tzinfo=UTC)
+        end = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+        return self.filter(published_at__gte=start, published_at__lt=end)
+
+    def months(self):
+        """Return posts and reading minutes of each month. Reads every post: costly."""
+        months = {}
+        for published_at, body in self.values_list("published_at", "body"):
+            first_day = published_at.date().replace(day=1)
+            month = months.setdefault(first_day, {"day": first_day, "posts": 0, "minutes": 0})
+            month["posts"] += 1
+            month["minutes"] += rendering.reading_minutes(body)
+        return list(months.values())
+
+    def most_discussed(self):
+        """Return the five posts with the most comments. Counts all of them: costly."""
+        return self.annotate(comment_count=Count("comments")).order_by("-comment_count", "-pk")[:5]
+
+
+class Post(models.Model):
+    title = models.CharField(max_length=120)
+    slug = models.SlugField(max_length=80, unique=True)
+    summary = models.CharField(max_length=200)
+    body = models.TextField(help_text="Markdown. Raw HTML is shown as text.")
+    tags = models.ManyToManyField(Tag, related_name="posts", blank=True)
+    published_at = models.DateTimeField(
+        "published", null=True, blank=True, db_index=True, help_text="Empty: a draft."
+    )
+    updated_at = models.DateTimeField(auto_now=True)
+    seeded_as = models.CharField(max_length=64, blank=True, editable=False)
+
+    objects = PostQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-published_at", "-pk"]
+
+    def __str__(self):
+        return self.title
+
+    def clean(self):
+        if self.published_at and self.published_at > timezone.now():
+            # A date that arrives by itself sends no signal, so no cache would hear of it.
+            raise ValidationError({"published_at": "Posts can't be scheduled. Save a draft."})
+
+    def get_absolute_url(self):
+        return reverse("post", args=[self.slug])
+
+    def body_html(self):
+        return rendering.to_html(self.body)
+
+    def excerpt_html(self):
+        return rendering.to_html(rendering.excerpt(self.body))
+
+    def reading_minutes(self):
+        return rendering.reading_minutes(self.body)
+
+
+class CommentQuerySet(InvalidatingQuerySet):
+    post_field = "post"
+
+    def recent(self):
+        """Return the five latest comments on published posts."""
+        published = self.filter(post__published_at__isnull=False).select_related("post")
+        return published.order_by("-created_at", "-pk")[:5]
+
+
+class Comment(models.Model):
+    post = models.ForeignKey(Post, on_delete=models.CASCADE, related_name="comments")
+    author = models.CharField("your name", max_length=60)
+    body = models.TextField("comment", max_length=4000, help_text="Plain text, up to 4,000 signs.")
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+    seeded_as = models.CharField(max_length=64, blank=True, editable=False, db_index=True)
+
+    objects = CommentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["created_at", "pk"]
+
+    def __str__(self):
+        return f"{self.author} on {self.post}"
+
+    def get_absolute_url(self):
+        return f"{self.post.get_absolute_url()}#comment-{self.pk}"

@@ -1,0 +1,25 @@
+from django.contrib.sitemaps.views import sitemap
+from django.urls import path, re_path
+from django.views.decorators.http import require_safe
+
+from blog import feeds, views
+
+YEAR_MONTH = r"^archive/(?P<year>[12][0-9]{3})/(?P<month>0[1-9]|1[0-2])/$"
+
+urlpatterns = [
+    # Whole site
+    path("", views.home, name="home"),
+    path("tags/<slug:slug>/", views.tag, name="tag"),
+    path("about/", views.about, name="about"),
+    path("feed/", require_safe(feeds.LatestPosts()), name="feed"),
+    path("sitemap.xml", require_safe(sitemap), {"sitemaps": feeds.SITEMAPS}, name="sitemap"),
+    # Per view
+    path("posts/<slug:slug>/", views.post, name="post"),
+    # Fragment
+    path("archive/", views.archive, name="archive"),
+    re_path(YEAR_MONTH, views.archive, name="archive_month"),
+    # Low-level
+    path("search/", views.search, name="search"),
+    # Never cached
+    path("posts/<slug:slug>/comment/", views.comment, name="comment"),
+]

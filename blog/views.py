@@ -1,0 +1,156 @@
+"""
+The four cache levels, a view each, from the coarsest to the finest.
+
+    whole site   home, tag, about   nothing here: settings.MIDDLEWARE keeps the pages
+    per view     post               one decorator
+    fragment     archive            {% cache %} in templates/blog/archive.html
+    low-level    search             the calls in blog/search.py
+
+Each value's key, timeout and invalidation stand in blog/caching.py.
+"""
+
+import re
+from datetime import date
+
+from django.core.paginator import Paginator
+from django.db.models import Count, Max
+from django.http import Http404
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import cache_page, never_cache
+from django.views.decorators.http import require_http_methods, require_safe
+
+from blog import caching, search as search_engine
+from blog.forms import CommentForm, visitor_name
+from blog.models import Comment, Post, Tag
+
+
+def page_or_404(request, posts):
+    """Return the page of `posts` that `?page=` asks for. There is no page 01, +1 or last."""
+    number = request.GET.get("page", "1")
+    paginator = Paginator(posts, 10)
+    if not re.fullmatch("[1-9][0-9]{0,5}", number) or int(number) > paginator.num_pages:
+        raise Http404(f"There is no page {number[:20]!r}.")
+    return paginator.page(number)
+
+
+# Whole site -----------------------------------------------------------------------
+
+
+@require_safe
+def home(request):
+    """
+    Whole site: the middleware keeps what this returns. There is nothing to do here.
+
+    It fits a page that is the same for everybody and asks for neither session nor user.
+
+    Try it: curl -sI http://127.0.0.1:8000/ twice, and look for Age.
+    Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#the-per-site-cache
+    """
+    posts = page_or_404(request, Post.objects.published().for_cards())
+    return render(request, "blog/home.html", {"posts": posts, "tags": Tag.objects.in_use()})
+
+
+@require_safe
+def tag(request, slug):
+    """Whole site: as the home page, one entry a tag."""
+    chosen = get_object_or_404(Tag.objects.in_use(), slug=slug)
+    posts = page_or_404(request, chosen.posts.published().for_cards())
+    return render(request, "blog/tag.html", {"tag": chosen, "posts": posts})
+
+
+@require_safe
+def about(request):
+    """Whole site, and the browser's own copy: no edit changes it, so max-age stays."""
+    return render(request, "blog/about.html")
+
+
+# Per view ---------------------------------------------------------------------------
+
+
+@require_safe
+# One owner: what this level keeps, the whole site leaves alone. Kept twice, a page has
+# to be dropped twice, and the outer copy outlives the inner one.
+@cache_page(caching.POST_TIMEOUT, cache="view")
+def post(request, slug):
+    """
+    Per view: one decorator, this view's own timeout, its own Redis database.
+
+    It fits a page that costs more than the others and changes at other times. The comment
+    form has a page of its own: a form in a cached page gives one visitor's CSRF token to all.
+
+    Try it: redis-cli -n 2 --scan
+    Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#the-per-view-cache
+    """
+    chosen = get_object_or_404(Post.objects.published().prefetch_related("tags"), slug=slug)
+    return render(
+        request, "blog/post.html", {"post": chosen, "comments": list(chosen.comments.all())}
+    )
+
+
+# Fragment ---------------------------------------------------------------------------
+
+
+@require_safe
+@never_cache  # It greets the visitor by name, so nobody keeps the page as a whole.
+def archive(request, year=None, month=None):
+    """
+    Fragment: the page is personal and lives for one request, its costly parts are kept.
+
+    The template gets functions, not results: what no fragment asks for is never computed.
+
+    Try it: load /archive/ twice, comment on any post, and load it again.
+    Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#template-fragment-caching
+    """
+    posts = Post.objects.published()
+    if year is None:
+        newest = posts.first()
+        year, month = (newest.published_at.year, newest.published_at.month) if newest else (1, 1)
+    elif not posts.in_month(int(year), int(month)).exists():
+        raise Http404("Nothing was published in that month.")
+    in_month = posts.in_month(int(year), int(month))
+    context = {
+        "visitor": request.user.get_username() or visitor_name(request),
+        "month": date(int(year), int(month), 1),
+        "version": in_month.aggregate(count=Count("pk"), updated_at=Max("updated_at")),
+        "posts": in_month.all,
+        "months": posts.months,
+        "discussed": posts.most_discussed,
+        "comments": Comment.objects.recent,
+    }
+    return render(request, "blog/archive.html", context)
+
+
+# Low-level --------------------------------------------------------------------------
+
+
+@require_safe
+@never_cache  # Queries are endless: as pages, they would fill Redis.
+def search(request):
+    """
+    Low-level: the answer to a query is kept as plain values, the page around it is not.
+
+    Try it: search for the same words twice, in another order; then for nonsense.
+    Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#the-low-level-cache-api
+    """
+    query = request.GET.get("q", "")[: search_engine.MAX_QUERY].replace("\0", "").strip()
+    context = search_engine.search(query) if query else {}
+    return render(request, "blog/search.html", {"query": query, **context})
+
+
+# Never cached ------------------------------------------------------------------------
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache  # It has a CSRF token and the visitor's name.
+def comment(request, slug):
+    """Comment on a post. Saving drops the post's page, after COMMIT: see blog/caching.py."""
+    commented = get_object_or_404(Post.objects.published(), slug=slug)
+    form = CommentForm(request.POST or None, request=request, post=commented)
+    status = 200
+    if request.method == "POST":
+        if form.is_valid():
+            response = redirect(form.save())
+            form.remember(response)
+            return response
+        status = form.status
+    return render(request, "blog/comment.html", {"post": commented, "form": form}, status=status)

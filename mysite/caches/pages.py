@@ -1,0 +1,137 @@
+"""
+Page entries that can be dropped by name, in one round trip a hit.
+
+Django's page cache (UpdateCacheMiddleware, FetchFromCacheMiddleware, cache_page) has no
+way to drop one page: its keys are hashes of the absolute URL and of every header named
+in Vary. Here each page belongs to a generation, a name such as `post:keys`, and an entry
+counts only while it carries the generation's current token:
+
+1. A lookup asks with one MGET for Django's two keys and the generation's token.
+2. An entry is stored together with the token that was current before the page was built.
+3. `new_generations()` replaces the tokens: one round trip, whether ten or a hundred
+   thousand entries carry the old ones. Those are never served again and expire.
+
+A page whose building began before an invalidation ends up with the old token, so a slow
+reader can't put an old page back. A token that is missing matches nothing, so eviction
+can't bring an old page back either.
+"""
+
+import re
+import secrets
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from django.core.cache import caches
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django_redis.client import DefaultClient
+
+# Seconds that a token lives after it was set. Longer than any page's timeout.
+GENERATION_TIMEOUT = 24 * 60 * 60
+
+# Django's name for "which headers does this URL vary on?". A lookup begins with it. What
+# follows is a guess at the page's own key for an empty Vary; a wrong guess costs one more
+# round trip and nothing else.
+HEADER_KEY = re.compile(r"(.*\.)cache_header\.(.*)\.([0-9a-f]{32})(.*)", re.DOTALL)
+PAGE_KEY = re.compile(r".*\.cache_page\..*", re.DOTALL)
+NO_VARY = "d41d8cd98f00b204e9800998ecf8427e"  # md5 of nothing
+
+
+@dataclass
+class Page:
+    """The page that the current request asks for, as the page levels need to know it."""
+
+    level: str  # the alias that keeps it
+    generation: str
+    token: int | None = None
+    known: bool = False  # Redis answered what the token is, or that there is none
+    fetched: dict = field(default_factory=dict)
+
+
+_page = ContextVar("page", default=None)
+
+
+@contextmanager
+def page(level, generation):
+    """Let `level` alone keep what this request builds, under `generation`."""
+    reset = _page.set(Page(level, generation))
+    try:
+        yield
+    finally:
+        _page.reset(reset)
+
+
+def generation_key(name):
+    """Return the cache key of a generation's token."""
+    return f"generation:{name}"
+
+
+def new_token():
+    """Return a token nobody has used. An int, which django-redis stores as plain digits."""
+    return secrets.randbits(62)
+
+
+def new_generations(alias, names):
+    """Make every entry of these generations unreachable. One round trip."""
+    tokens = {generation_key(name): new_token() for name in names}
+    if tokens:
+        caches[alias].set_many(tokens, GENERATION_TIMEOUT)
+
+
+class PageClient(DefaultClient):
+    """
+    OPTIONS["CLIENT_CLASS"] of the two page levels; OPTIONS["ALIAS"] says which it is.
+
+    Keys that are not the page cache's, and requests without a current `page()`, get what
+    DefaultClient does.
+    """
+
+    def __init__(self, server, params, backend):
+        super().__init__(server, params, backend)
+        self.alias = params["OPTIONS"]["ALIAS"]
+
+    def get(self, key, default=None, version=None, client=None):
+        """Return the value at `key`, or `default` when it is missing or of an old generation."""
+        current, header = _page.get(), HEADER_KEY.fullmatch(key)
+        if current is None or not (header or PAGE_KEY.fullmatch(key)):
+            return super().get(key, default, version, client)
+        if current.level != self.alias:
+            return default
+        if header:
+            return self._get_all(current, key, header, default, version, client)
+        if key in current.fetched:
+            entry = current.fetched.pop(key)
+        else:
+            entry = super().get(key, None, version, client)
+        if entry is None or entry[0] != current.token:
+            return default
+        return entry[1]
+
+    def _get_all(self, current, key, header, default, version, client):
+        start, prefix, url, end = header.groups()
+        guess = f"{start}cache_page.{prefix}.GET.{url}.{NO_VARY}{end}"
+        generation = generation_key(current.generation)
+        found = self.get_many([key, guess, generation], version=version, client=client)
+        current.token, current.known = found.get(generation), True
+        current.fetched = {guess: found.get(guess)}
+        return found.get(key, default)
+
+    def set(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, client=None, **kwargs):
+        """Store `value` and return whether Redis took it."""
+        current, is_page = _page.get(), PAGE_KEY.fullmatch(key)
+        if current is None or not (is_page or HEADER_KEY.fullmatch(key)):
+            return super().set(key, value, timeout, version, client, **kwargs)
+        if current.level != self.alias or not current.known:
+            # Another level keeps this page. Or the lookup failed, and an invalidation
+            # may have been lost in the same way.
+            return False
+        if current.token is None:
+            # The generation's first page. When somebody else, a reader or an
+            # invalidation, set a token in the meantime, this page must not count.
+            token, name = new_token(), generation_key(current.generation)
+            if not super().set(name, token, GENERATION_TIMEOUT, client=client, nx=True):
+                return False
+            current.token = token
+        if is_page:
+            value = (current.token, value)
+        return super().set(key, value, timeout, version, client, **kwargs)

@@ -1,0 +1,64 @@
+"""
+System check: is Redis there?
+
+Docs: https://docs.djangoproject.com/en/5.2/topics/checks/
+"""
+
+import re
+from contextlib import closing
+from threading import Thread
+
+from django.conf import settings
+from django.core.checks import Tags, Warning, register
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+CHECK_TIMEOUT = 0.25  # Seconds. Every manage.py command waits for its checks.
+
+
+def redis_problem(url, timeout=CHECK_TIMEOUT):
+    """
+    Return why the Redis at `url` is of no use, or None when it answers.
+
+    Takes `timeout` seconds at most. A thread asks, because a socket timeout counts for
+    each address of a host, and not at all for looking up its name.
+    """
+    problem = f"no answer within {timeout} s"
+
+    def ping():
+        nonlocal problem
+        limits = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+        try:
+            with closing(Redis.from_url(url, **limits, retry=Retry(NoBackoff(), 0))) as client:
+                client.ping()
+            problem = None
+        except (RedisError, OSError, UnicodeError) as error:
+            problem = str(error).strip(".")
+
+    thread = Thread(target=ping, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    return problem
+
+
+def without_password(url):
+    """Return `url` as it may be printed."""
+    return re.sub(r"//.*@", "//", url.partition("?")[0])
+
+
+@register(Tags.caches)
+def redis_answers(app_configs, **kwargs):
+    """Warn when REDIS_URL leads nowhere. No error: pages answer without Redis, slowly."""
+    problem = redis_problem(settings.REDIS_URL)
+    if problem is None:
+        return []
+    return [
+        Warning(
+            f"Redis at {without_password(settings.REDIS_URL)} does not answer: {problem}.",
+            hint="Pages are built anew each time. Start redis-server, set REDIS_URL, or let "
+            "`python manage.py up` bring its own Redis.",
+            id="mysite.W001",
+        )
+    ]

@@ -1,0 +1,184 @@
+"""
+Settings, in the order of https://docs.djangoproject.com/en/5.2/ref/settings/.
+
+Whatever differs between a laptop and a server comes from the environment, with the
+laptop's value as the default. See README.md for the list.
+"""
+
+import os
+from pathlib import Path
+
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+from mysite.caches import redis_caches
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def env(name, default=""):
+    """Return the variable `name`, or the content of the file that `<name>_FILE` names."""
+    if path := os.environ.get(f"{name}_FILE"):
+        try:
+            return Path(path).read_text().strip()
+        except OSError as error:
+            raise ImproperlyConfigured(f"{name}_FILE can't be read: {error}") from None
+    return os.environ.get(name, default)
+
+
+def flag(name, default):
+    """Return whether the variable `name` says yes."""
+    return env(name, default).lower() in ("1", "true", "yes", "on")
+
+
+def words(name, default=""):
+    """Return the comma-separated values of the variable `name`."""
+    return [word.strip() for word in env(name, default).split(",") if word.strip()]
+
+
+# Core
+# https://docs.djangoproject.com/en/5.2/howto/deployment/checklist/
+DEBUG = flag("DEBUG", "1")
+SECRET_KEY = env("SECRET_KEY", "for-your-laptop-only" if DEBUG else "")
+if not SECRET_KEY:
+    raise ImproperlyConfigured(
+        "SECRET_KEY is missing. Set it to 50 random characters, or set DEBUG=1 on a laptop."
+    )
+ALLOWED_HOSTS = words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = words("CSRF_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "blog",
+    "mysite",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.sitemaps",
+    "django.contrib.staticfiles",
+    "csp",
+]
+
+# Outermost first. What stands above UpdateCacheMiddleware runs for cached pages too.
+# https://docs.djangoproject.com/en/5.2/topics/cache/#order-of-middleware
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    # Above the cache, so that a 304 is made from the cached page and never cached itself.
+    "django.middleware.http.ConditionalGetMiddleware",
+    "blog.middleware.PageMiddleware",
+    "django.middleware.cache.UpdateCacheMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.cache.FetchFromCacheMiddleware",
+]
+ROOT_URLCONF = "mysite.urls"
+WSGI_APPLICATION = "mysite.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            # Both are lazy: a page whose template asks for neither has no query and no
+            # `Vary: Cookie`, and can be cached for everybody.
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# Cache
+# https://docs.djangoproject.com/en/5.2/topics/cache/
+REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379")
+CACHES = redis_caches(REDIS_URL)
+# The whole site: UpdateCacheMiddleware and FetchFromCacheMiddleware.
+CACHE_MIDDLEWARE_ALIAS = "site"
+CACHE_MIDDLEWARE_SECONDS = 60  # Short: it also bounds what nobody thought to invalidate.
+
+# Database
+# https://docs.djangoproject.com/en/5.2/ref/databases/#sqlite-notes
+DATABASE_PATH = Path(env("DATABASE_PATH", str(BASE_DIR / "db.sqlite3")))
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": DATABASE_PATH,
+        "CONN_MAX_AGE": 60,
+        "OPTIONS": {
+            # Readers don't wait for the writer, and a writer waits for its turn.
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 10,
+        },
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Sessions live in the database: in the cache, clear() would log everybody out, and a
+# Redis that is away would be an error page.
+# https://docs.djangoproject.com/en/5.2/topics/http/sessions/
+SESSION_ENGINE = "django.contrib.sessions.backends.db"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+]
+
+# One language and one time zone, so that a page is one entry.
+# https://docs.djangoproject.com/en/5.2/topics/i18n/
+USE_I18N = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+# Static files
+# https://docs.djangoproject.com/en/5.2/howto/static-files/
+STATIC_URL = "static/"
+STATIC_ROOT = Path(env("STATIC_ROOT", str(BASE_DIR / "staticfiles")))
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        # A hash in each file's name: a browser may keep it for ever.
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+
+# Security
+# https://docs.djangoproject.com/en/5.2/topics/security/
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "base-uri": [NONE],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "object-src": [NONE],
+    }
+}
+# Behind a proxy that sets X-Forwarded-Proto and -For, and only there: anybody can send them.
+TRUST_PROXY = flag("TRUST_PROXY", "0")
+if TRUST_PROXY:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# Off by default because http://127.0.0.1:8000/ has no certificate.
+if flag("HTTPS", "0"):
+    SECURE_SSL_REDIRECT = True
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
+    SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+
+TEST_RUNNER = "mysite.testing.PrivateRedisRunner"

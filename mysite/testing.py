@@ -1,0 +1,62 @@
+"""
+The test runner: a real Redis made for the run, as Django makes a test database.
+
+Docs: https://docs.djangoproject.com/en/5.2/topics/testing/advanced/#defining-a-test-runner
+"""
+
+import re
+import warnings
+from pathlib import Path
+
+from django.apps import apps
+from django.conf import settings
+from django.test.runner import DiscoverRunner, ParallelTestSuite
+
+from mysite.private_redis import PrivateRedis, use_redis
+
+worker_redis = None  # The Redis of this worker process, with --parallel.
+
+
+def set_up_warnings():
+    """Turn the deprecation warnings that this project's own apps cause into errors."""
+    own = [app.name for app in apps.get_app_configs() if Path(app.path).parent == settings.BASE_DIR]
+    modules = rf"({'|'.join(map(re.escape, own))})(\.|$)"
+    for category in (DeprecationWarning, PendingDeprecationWarning):
+        warnings.filterwarnings("error", category=category, module=modules)
+
+
+def init_worker(*args, **kwargs):
+    """Do what Django does at the start of a worker, and give it a Redis of its own."""
+    global worker_redis
+    ParallelTestSuite.init_worker(*args, **kwargs)
+    set_up_warnings()
+    worker_redis = PrivateRedis().start()  # Nobody stops it: it ends with this process.
+    use_redis(worker_redis.url).enable()
+
+
+class PrivateRedisSuite(ParallelTestSuite):
+    """Tests shared out to processes that share neither a database nor a Redis."""
+
+    init_worker = init_worker
+
+
+class PrivateRedisRunner(DiscoverRunner):
+    """
+    TEST_RUNNER: starts a private Redis before the tests and ends it after them.
+
+    REDIS_URL may name any Redis; the tests never see it.
+    """
+
+    parallel_test_suite = PrivateRedisSuite
+
+    def setup_test_environment(self, **kwargs):
+        super().setup_test_environment(**kwargs)
+        set_up_warnings()
+        self.redis = PrivateRedis().start()
+        self.redis_settings = use_redis(self.redis.url)
+        self.redis_settings.enable()
+
+    def teardown_test_environment(self, **kwargs):
+        self.redis_settings.disable()
+        self.redis.stop()
+        super().teardown_test_environment(**kwargs)

@@ -1,0 +1,282 @@
+"""A Redis of one's own ends with its owner, whatever ends the owner."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from unittest import TestCase, mock
+
+from django.conf import settings
+from redis import Redis
+
+from mysite import private_redis
+from mysite.private_redis import (
+    PrivateRedis,
+    PrivateRedisError,
+    RedisServerNotFound,
+    find_redis_cli,
+    find_redis_server,
+)
+from mysite.tests.processes import environment, is_alive, wait_until
+
+
+def ask(redis, *command):
+    """Return the answer of a PrivateRedis."""
+    with closing(Redis.from_url(redis.url, decode_responses=True)) as client:
+        return client.execute_command(*command)
+
+
+def server_pid(redis):
+    return ask(redis, "INFO", "server")["process_id"]
+
+
+class FindTests(TestCase):
+    """Which Redis is started."""
+
+    def setUp(self):
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.enterContext(mock.patch.dict(os.environ, PATH=str(self.folder)))
+
+    def program(self, name):
+        path = self.folder / name
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o700)
+        return str(path)
+
+    def test_the_machines_own_redis_comes_first(self):
+        self.program("valkey-server")
+        path = self.program("redis-server")
+
+        self.assertEqual(find_redis_server(), path)
+
+    def test_a_valkey_will_do(self):
+        path = self.program("valkey-server")
+
+        self.assertEqual(find_redis_server(), path)
+
+    def test_a_python_package_with_a_server_comes_next(self):
+        package = self.folder / "packaged"
+        (package / "bin").mkdir(parents=True)
+        (package / "__init__.py").write_text("raise AssertionError('imported')")
+        path = self.program("packaged/bin/redis-server")
+        cli = self.program("packaged/bin/redis-cli")
+        self.enterContext(mock.patch.object(private_redis, "PACKAGES", (("packaged", "bin"),)))
+        self.enterContext(mock.patch.object(sys, "path", [str(self.folder)]))
+
+        self.assertEqual((find_redis_server(), find_redis_cli()), (path, cli))
+
+    def test_without_any_one_line_says_what_to_do(self):
+        self.enterContext(mock.patch.object(private_redis, "PACKAGES", ()))
+
+        with self.assertRaises(RedisServerNotFound) as caught:
+            find_redis_server()
+
+        message = str(caught.exception)
+        self.assertIn("REDIS_URL", message)
+        self.assertNotIn("\n", message)
+        self.assertIsNone(find_redis_cli())
+
+
+class PrivateRedisTests(TestCase):
+    """A real Redis, out of everybody's way."""
+
+    def test_it_answers_as_soon_as_it_is_started(self):
+        with PrivateRedis() as redis:
+            self.assertTrue(ask(redis, "PING"))
+
+    def test_only_this_user_can_reach_it(self):
+        with PrivateRedis() as redis:
+            self.assertEqual(stat.S_IMODE(redis.directory.stat().st_mode), 0o700)
+            self.assertEqual(ask(redis, "CONFIG", "GET", "port"), {"port": "0"})
+
+    def test_it_writes_nothing_to_disk_and_uses_64_mb_at_most(self):
+        with PrivateRedis() as redis:
+            config = ask(redis, "CONFIG", "GET", "*")
+
+        self.assertEqual((config["save"], config["appendonly"]), ("", "no"))
+        self.assertEqual(config["maxmemory"], str(64 * 2**20))
+        self.assertEqual(config["maxmemory-policy"], "volatile-lru")
+
+    def test_two_share_nothing(self):
+        with PrivateRedis() as one, PrivateRedis() as other:
+            ask(one, "SET", "key", "value")
+
+            self.assertIsNone(ask(other, "GET", "key"))
+
+    def test_the_socket_path_is_short_enough_in_a_long_temporary_directory(self):
+        with mock.patch("tempfile.gettempdir", return_value="/tmp/" + "long" * 30):
+            redis = PrivateRedis()
+
+        with redis:
+            self.assertTrue(ask(redis, "PING"))
+
+    def test_after_stop_neither_process_nor_directory_is_left(self):
+        redis = PrivateRedis().start()
+        server = server_pid(redis)
+        janitor = os.getsid(server)
+
+        redis.stop()
+
+        self.assertFalse(is_alive(server))
+        self.assertFalse(is_alive(janitor))
+        self.assertFalse(redis.directory.exists())
+
+    def test_stop_ends_it_while_a_forked_child_holds_the_pipe(self):
+        redis = PrivateRedis(inheritable=True).start()
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False)  # noqa: S607
+
+        redis.stop()
+
+        self.assertIsNone(child.poll())
+        self.assertFalse(redis.directory.exists())
+        child.communicate()
+
+    def test_an_exception_ends_it(self):
+        with self.assertRaises(ZeroDivisionError), PrivateRedis() as redis:
+            raise ZeroDivisionError
+
+        self.assertFalse(redis.directory.exists())
+
+    def test_a_redis_that_dies_takes_its_directory_along(self):
+        with PrivateRedis() as redis:
+            os.kill(server_pid(redis), signal.SIGKILL)
+
+            self.assertTrue(wait_until(lambda: not redis.directory.exists()))
+
+
+class FailingServerTests(TestCase):
+    """A server that doesn't start."""
+
+    def serve(self, script):
+        """Let `script` be the server."""
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        server = folder / "redis-server"
+        server.write_text(f"#!/bin/sh\n{script}\n")
+        server.chmod(0o700)
+        self.enterContext(mock.patch.dict(os.environ, PATH=f"{folder}:{os.environ['PATH']}"))
+
+    def test_the_error_has_the_last_line_of_a_server_that_ends_early(self):
+        self.serve("echo starting; echo 'Out of memory.' >&2; exit 1")
+        redis = PrivateRedis()
+
+        with self.assertRaisesRegex(PrivateRedisError, r"ended: Out of memory\.$"):
+            redis.start()
+
+        self.assertFalse(redis.directory.exists())
+
+    def test_a_server_that_never_answers_is_given_up_and_ended(self):
+        self.serve("echo $$; exec cat /dev/zero >/dev/null")
+        redis = PrivateRedis()
+
+        with (
+            mock.patch.object(private_redis, "TIMEOUT", 0.5),
+            self.assertRaisesRegex(PrivateRedisError, r"did not answer within 0.5 s: \d+$") as caught,
+        ):
+            redis.start()
+
+        self.assertFalse(is_alive(int(str(caught.exception).split()[-1])))
+        self.assertFalse(redis.directory.exists())
+
+
+OWNER = """
+import os, sys
+from pathlib import Path
+from mysite.private_redis import PrivateRedis
+redis = PrivateRedis(inheritable={inheritable}).start()
+print(redis.directory, flush=True)
+{then}
+"""
+
+
+class OwnerTests(TestCase):
+    """The Redis of another process, seen from outside while that process ends."""
+
+    def own(self, then, inheritable=False):
+        """Start a process that owns a Redis and does `then`; return it and the directory."""
+        owner = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", OWNER.format(then=then, inheritable=inheritable)],
+            cwd=settings.BASE_DIR,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self.addCleanup(owner.communicate)
+        self.addCleanup(owner.kill)
+        return owner, Path(owner.stdout.readline().strip())
+
+    def assertEnds(self, directory, server):
+        janitor = os.getsid(server) if is_alive(server) else server
+        self.assertTrue(wait_until(lambda: not directory.exists()), "The directory is left.")
+        self.assertTrue(wait_until(lambda: not is_alive(server)), "Redis is left.")
+        self.assertTrue(wait_until(lambda: not is_alive(janitor)), "The janitor is left.")
+
+    def pid_of_server(self, directory):
+        with closing(Redis(unix_socket_path=str(directory / "redis.sock"))) as client:
+            return client.info("server")["process_id"]
+
+    def test_signals_to_the_owner_end_it(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
+            with self.subTest(signal=number.name):
+                owner, directory = self.own("sys.stdin.read()")
+                server = self.pid_of_server(directory)
+
+                # To all processes of the terminal's foreground, as Ctrl-C does.
+                os.killpg(owner.pid, number)
+
+                self.assertEnds(directory, server)
+
+    def test_every_exit_of_the_owner_ends_it(self):
+        for name, then in {
+            "the last line": "sys.stdin.readline()",
+            "an exception": "sys.stdin.readline(); 1 / 0",
+            "os._exit": "sys.stdin.readline(); os._exit(0)",
+        }.items():
+            with self.subTest(name):
+                owner, directory = self.own(then)
+                server = self.pid_of_server(directory)
+
+                owner.communicate("\n")
+
+                self.assertEnds(directory, server)
+
+    def test_exec_ends_it(self):
+        owner, directory = self.own("sys.stdin.readline(); os.execlp('cat', 'cat')")
+        server = self.pid_of_server(directory)
+
+        owner.stdin.write("\n")
+        owner.stdin.flush()
+
+        self.assertEnds(directory, server)
+        self.assertIsNone(owner.poll())
+
+    def test_an_inheritable_one_belongs_to_the_program_that_takes_over(self):
+        owner, directory = self.own("os.execlp('echo', 'echo')", inheritable=True)
+        self.assertEqual(owner.stdout.readline(), "\n")
+        self.assertTrue(wait_until(lambda: not directory.exists()))
+
+        owner, directory = self.own("os.execlp('cat', 'cat')", inheritable=True)
+        owner.stdin.write("exec has happened\n")
+        owner.stdin.flush()
+        self.assertEqual(owner.stdout.readline(), "exec has happened\n")
+        server = self.pid_of_server(directory)
+
+        owner.kill()
+
+        self.assertEnds(directory, server)
+
+    def test_it_outlives_the_owner_as_long_as_a_forked_child_may_use_it(self):
+        child = "if not os.fork(): sys.stdin.read()\nelse: sys.stdin = None; os._exit(0)"
+        owner, directory = self.own(child)
+        owner.wait()
+        server = self.pid_of_server(directory)
+
+        owner.stdin.close()
+
+        self.assertEnds(directory, server)

@@ -1,0 +1,10 @@
+from django.contrib import admin
+from django.urls import include, path
+
+from mysite.health import healthz
+
+urlpatterns = [
+    path("", include("blog.urls")),
+    path("admin/", admin.site.urls),
+    path("healthz", healthz, name="healthz"),
+]
