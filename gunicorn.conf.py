@@ -29,7 +29,7 @@ preload_app = True
 # on a page don't count as silence.
 timeout = 30
 # Seconds that requests may take to end after SIGTERM. `docker stop` kills after 10.
-graceful_timeout = 5
+graceful_timeout = 3
 # Seconds that an idle connection is kept: a reader opens the next page within that time,
 # or not at all.
 keepalive = 5

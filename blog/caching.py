@@ -31,10 +31,11 @@ ARCHIVE_FRAGMENT_KEYS = [
 
 # Low-level
 SEARCH_GENERATION_KEY = "search:generation"
+SEARCH_GENERATION_TIMEOUT = 24 * 60 * 60  # Expired, it is new: all of search is a miss, once.
 SEARCH_INDEX_KEY = "search:index"
 SEARCH_INDEX_TIMEOUT = 60 * 60  # Costly to build, and a new generation makes it unreachable.
 SEARCH_RESULTS_TIMEOUT = 10 * 60
-SEARCH_COUNT_TIMEOUT = 24 * 60 * 60
+SEARCH_COUNT_TIMEOUT = 60 * 60
 COMMENTS_TIMEOUT = 60 * 60
 # Queries are endless and Redis is not: this many are stored in SEARCH_RESULTS_TIMEOUT
 # seconds, and the ones beyond are answered without being stored.
@@ -46,7 +47,7 @@ COMMENT_LIMIT_TIMEOUT = 60
 
 def search_generation():
     """Return the version under which everything about search is cached."""
-    return cache.get_or_set(SEARCH_GENERATION_KEY, time.time_ns, SEARCH_COUNT_TIMEOUT)
+    return cache.get_or_set(SEARCH_GENERATION_KEY, time.time_ns, SEARCH_GENERATION_TIMEOUT)
 
 
 # Which level keeps which page, and the generation it belongs to. Any other page is kept
@@ -73,7 +74,7 @@ def shown_on(posts):
     pages = {("site", "posts")}
     for slug, tag in Post.objects.filter(pk__in=posts).values_list("slug", "tags__slug"):
         pages |= {("view", f"post:{slug}"), ("site", f"tag:{tag}")}
-    return pages
+    return pages - {("site", "tag:None")}  # What the join gives for a post without tags.
 
 
 def drop_after_commit(pages):

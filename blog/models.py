@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.db.models import Count
+from django.db.models.signals import m2m_changed
 from django.urls import reverse
 from django.utils import timezone
 
@@ -124,13 +125,13 @@ class Post(models.Model):
     def __str__(self):
         return self.title
 
+    def get_absolute_url(self):
+        return reverse("post", args=[self.slug])
+
     def clean(self):
         if self.published_at and self.published_at > timezone.now():
             # A date that arrives by itself sends no signal, so no cache would hear of it.
             raise ValidationError({"published_at": "Posts can't be scheduled. Save a draft."})
-
-    def get_absolute_url(self):
-        return reverse("post", args=[self.slug])
 
     def body_html(self):
         return rendering.to_html(self.body)
@@ -168,3 +169,7 @@ class Comment(models.Model):
 
     def get_absolute_url(self):
         return f"{self.post.get_absolute_url()}#comment-{self.pk}"
+
+
+caching.connect(Post, Comment, Tag)
+m2m_changed.connect(caching.tags_changed, sender=Post.tags.through)

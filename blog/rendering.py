@@ -36,7 +36,7 @@ def to_html(text):
 
 def excerpt(text):
     """Return what stands before the first heading."""
-    return re.split(r"^##? ", text, maxsplit=1, flags=re.MULTILINE)[0]
+    return re.split(r"^## ", text, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def reading_minutes(text):

@@ -29,13 +29,10 @@ def words(text):
 
 
 def build_index():
-    """Return {word: {post pk: weight}} over all published posts. Costly: reads them all."""
-    counts = {
-        pk: Counter(words(f"{title} {title} {title} {summary} {body}"))
-        for pk, title, summary, body in Post.objects.published().values_list(
-            "pk", "title", "summary", "body"
-        )
-    }
+    """Return {word: {post pk: weight}} over all published posts. Costly: it reads them all."""
+    rows = Post.objects.published().values_list("pk", "title", "summary", "body")
+    # The title twice: a word in it says more about the post.
+    counts = {pk: Counter(words(" ".join([title, title, *text]))) for pk, title, *text in rows}
     posts_with = Counter(word for counter in counts.values() for word in counter)
     index = defaultdict(dict)
     for pk, counter in counts.items():
@@ -43,50 +40,33 @@ def build_index():
             word: (1 + math.log(count)) * math.log(1 + len(counts) / posts_with[word])
             for word, count in counter.items()
         }
-        norm = math.sqrt(sum(weight**2 for weight in weights.values()))
+        norm = math.hypot(*weights.values())
         for word, weight in weights.items():
             index[word][pk] = weight / norm
     return dict(index)
 
 
-def best(total, limit):
-    """Return the `limit` best (pk, score) pairs, and the newest first among equals."""
-    return sorted(total.items(), key=lambda item: (-item[1], -item[0]))[:limit]
+def best(index, terms, limit):
+    """Return (pk, score) of the posts with most of {word: weight} `terms`, newest among equals."""
+    scores = Counter()
+    for term, weight in terms.items():
+        for pk, post_weight in index.get(term, {}).items():
+            scores[pk] += weight * post_weight
+    return sorted(scores.items(), key=lambda item: (-item[1], -item[0]))[:limit]
 
 
-def scores(index, terms):
-    """Return {pk: score} of the posts that have at least one of `terms`."""
-    total = Counter()
-    for term in terms:
-        total.update(index.get(term, {}))
-    return total
-
-
-def related(index, pk):
-    """Return {pk: similarity} of the other posts to post `pk`: the cosine of their words."""
-    total = Counter()
-    for postings in index.values():
-        if pk in postings:
-            for other, weight in postings.items():
-                total[other] += weight * postings[pk]
-    del total[pk]
-    return total
+def terms_of(index, pk):
+    """Return {word: weight} of post `pk`: asked for these, best() finds what is related."""
+    return {word: posts[pk] for word, posts in index.items() if pk in posts}
 
 
 def cards(pairs):
     """Return what the page shows of each post, as plain values: no models in the cache."""
-    posts = Post.objects.in_bulk([pk for pk, _ in pairs])
-    return [
-        {
-            "pk": pk,
-            "title": posts[pk].title,
-            "url": posts[pk].get_absolute_url(),
-            "summary": posts[pk].summary,
-            "score": round(score, 3),
-        }
-        for pk, score in pairs
-        if pk in posts
-    ]
+    rows = Post.objects.filter(pk__in=[pk for pk, _ in pairs]).values(
+        "pk", "slug", "title", "summary"
+    )
+    posts = {row["pk"]: row for row in rows}
+    return [posts[pk] for pk, _ in pairs if pk in posts]
 
 
 def search(query):
@@ -94,35 +74,40 @@ def search(query):
     terms = sorted(set(words(query)))[:MAX_WORDS]
     digest = hashlib.sha256(" ".join(terms).encode()).hexdigest()[:32]
     version = caching.search_generation()
-    answer = find(terms, f"search:results:{digest}", version) or {"results": [], "related": []}
+    answer, kept = find(terms, f"search:results:{digest}", version)
+    answer = answer or {"results": [], "related": []}
     counts = comment_counts([card["pk"] for card in answer["results"]], version)
     return {
         "results": [card | {"comments": counts[card["pk"]]} for card in answer["results"]],
         "related": answer["related"],
-        "searches": count_up(f"search:count:{digest}", caching.SEARCH_COUNT_TIMEOUT),
+        # Only of what is kept: endless queries would make endless counters.
+        "searches": count_up(f"search:count:{digest}", caching.SEARCH_COUNT_TIMEOUT) if kept else 0,
     }
 
 
 def find(terms, key, version):
-    """Return {"results": [...], "related": [...]}, or None when nothing has these words."""
+    """Return ({"results": [...], "related": [...]} or None, whether it is kept in the cache)."""
     # `if answer:` would take a stored None for a miss, and search again each time.
     answer = cache.get(key, MISS, version=version)
     if answer is not MISS:
         # Somebody wants it: it has its whole timeout again.
         cache.touch(key, caching.SEARCH_RESULTS_TIMEOUT, version=version)
-        return answer
+        return answer, True
 
     index = cache.get_or_set(
         caching.SEARCH_INDEX_KEY, build_index, caching.SEARCH_INDEX_TIMEOUT, version=version
     )
     answer = None
-    if found := best(scores(index, terms), MAX_RESULTS):
-        similar = best(related(index, found[0][0]), MAX_RELATED)
-        answer = {"results": cards(found), "related": cards(similar)}
+    if found := best(index, dict.fromkeys(terms, 1), MAX_RESULTS):
+        first, _ = found[0]
+        similar = best(index, terms_of(index, first), 1 + MAX_RELATED)
+        related = [pair for pair in similar if pair[0] != first][:MAX_RELATED]
+        answer = {"results": cards(found), "related": cards(related)}
     stored = count_up(caching.SEARCH_STORED_KEY, caching.SEARCH_RESULTS_TIMEOUT)
-    if stored <= caching.SEARCH_RESULTS_LIMIT:
+    kept = stored <= caching.SEARCH_RESULTS_LIMIT
+    if kept:
         cache.set(key, answer, caching.SEARCH_RESULTS_TIMEOUT, version=version)
-    return answer
+    return answer, kept
 
 
 def comment_counts(pks, version):

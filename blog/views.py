@@ -19,7 +19,8 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import cache_page, never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
-from blog import caching, search as search_engine
+from blog import caching
+from blog import search as search_engine
 from blog.forms import CommentForm, visitor_name
 from blog.models import Comment, Post, Tag
 

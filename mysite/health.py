@@ -13,8 +13,8 @@ def healthz(request):
     """
     Answer 200 as long as this process can, with Redis up or down.
 
-    A blog without its cache is slow, not broken: a health check that failed with Redis
-    would take every replica out at once.
+    A blog without its cache is slow, not broken: a check that failed with Redis would take
+    every replica out at once.
     """
     try:
         get_redis_connection("default").ping()

@@ -137,7 +137,7 @@ class PrivateRedis:
         # A file without a name: the last words of a Redis whose directory is gone.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - stop() closes it.
         try:
-            self._janitor = subprocess.Popen(  # noqa: S603 - no word of it comes from outside.
+            self._janitor = subprocess.Popen(
                 ["/bin/sh", "-c", JANITOR, "redis-janitor", str(self.directory), *command],
                 stdin=janitors_end,
                 stdout=self._log,

@@ -64,7 +64,6 @@ INSTALLED_APPS = [
 # https://docs.djangoproject.com/en/5.2/topics/cache/#order-of-middleware
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     # Above the cache, so that a 304 is made from the cached page and never cached itself.
@@ -109,6 +108,11 @@ CACHE_MIDDLEWARE_SECONDS = 60  # Short: it also bounds what nobody thought to in
 # Database
 # https://docs.djangoproject.com/en/5.2/ref/databases/#sqlite-notes
 DATABASE_PATH = Path(env("DATABASE_PATH", str(BASE_DIR / "db.sqlite3")))
+# SQLite makes files beside the database, so the folder has to be writable too.
+if not (DATABASE_PATH.parent.is_dir() and os.access(DATABASE_PATH.parent, os.W_OK)) or (
+    DATABASE_PATH.exists() and not os.access(DATABASE_PATH, os.W_OK)
+):
+    raise ImproperlyConfigured(f"DATABASE_PATH can't be written: {DATABASE_PATH}")
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
@@ -123,6 +127,20 @@ DATABASES = {
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Errors and warnings to stderr, where a container's log is; by default they would be mailed.
+# https://docs.djangoproject.com/en/5.2/topics/logging/
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        "django": {"handlers": [], "level": "INFO"},
+        "django.request": {"level": "ERROR"},  # A 404 is an answer, not a fault.
+    },
+}
 
 # Sessions live in the database: in the cache, clear() would log everybody out, and a
 # Redis that is away would be an error page.
@@ -141,6 +159,8 @@ TIME_ZONE = "UTC"
 
 # Static files
 # https://docs.djangoproject.com/en/5.2/howto/static-files/
+if not DEBUG:  # runserver serves them itself.
+    MIDDLEWARE.insert(1, "whitenoise.middleware.WhiteNoiseMiddleware")
 STATIC_URL = "static/"
 STATIC_ROOT = Path(env("STATIC_ROOT", str(BASE_DIR / "staticfiles")))
 STATICFILES_DIRS = [BASE_DIR / "static"]

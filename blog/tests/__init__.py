@@ -1,6 +1,9 @@
 """The tests are the specification: `manage.py test -v 2` reads as one."""
 
+from collections import Counter
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from unittest import mock
 
 from django.conf import settings
 from django.core.cache import caches
@@ -11,6 +14,8 @@ from blog.models import Comment, Post, Tag
 from mysite.caches import LEVELS
 
 DATABASES = {prefix: number for _, prefix, number in LEVELS}
+# What a new connection costs, and counting itself. No page asks for these.
+CONNECTING = {"auth", "client", "hello", "info", "ping", "select"}
 
 
 class CacheTestCase(TestCase):
@@ -23,6 +28,10 @@ class CacheTestCase(TestCase):
 
     def setUp(self):
         super().setUp()
+        self.empty_caches()
+
+    def empty_caches(self):
+        """Empty each level."""
         for alias in caches:
             caches[alias].clear()
 
@@ -32,7 +41,8 @@ class CacheTestCase(TestCase):
 
     def redis(self, level):
         """Return a plain client for the Redis database of `level` (its key prefix)."""
-        return Redis.from_url(settings.REDIS_URL, db=DATABASES[level])
+        client = Redis.from_url(settings.REDIS_URL, db=DATABASES[level])
+        return self.enterContext(closing(client))
 
     def keys(self, level, pattern="*"):
         """Return the keys that Redis holds for `level`."""
@@ -41,6 +51,49 @@ class CacheTestCase(TestCase):
     def pages(self, level):
         """Return the keys of the whole pages that `level` holds."""
         return self.keys(level, "*.cache_page.*")
+
+    def ttl(self, level, key):
+        """Return the seconds that Redis keeps `key`: -1 for ever, -2 when it is not there."""
+        return self.redis(level).ttl(key)
+
+    def stored(self):
+        """Return {key: bytes} of everything that Redis holds, of all levels."""
+        clients = [self.redis(level) for level in DATABASES]
+        return {key.decode(): client.get(key) for client in clients for key in client.scan_iter()}
+
+    def stop_the_clock(self):
+        """Let {% now %} say the same until the test ends, so that pages can be compared."""
+        clock = self.enterContext(mock.patch("django.template.defaulttags.datetime"))
+        clock.now.return_value = datetime(2026, 4, 1, 12, tzinfo=UTC)
+
+    @contextmanager
+    def commands(self):
+        """Yield a Counter that has, after the block, the commands that Redis was sent in it."""
+        client, counted = self.redis("site"), Counter()
+        before = self.commands_so_far(client)
+        yield counted
+        counted.update(self.commands_so_far(client) - before)
+
+    def commands_so_far(self, client):
+        calls = Counter()
+        for name, statistics in client.info("commandstats").items():
+            command = name.removeprefix("cmdstat_").partition("|")[0]
+            if command not in CONNECTING:
+                calls[command] += statistics["calls"]
+        return calls
+
+    def assertHit(self, url, **headers):
+        """Assert that a whole-page level answers, without any SQL query. Return the response."""
+        with self.assertNumQueries(0):
+            response = self.client.get(url, headers=headers)
+        self.assertIn("Age", response.headers, f"{url} is a miss")
+        return response
+
+    def assertMiss(self, url, **headers):
+        """Assert that no whole-page level answers. Return the response."""
+        response = self.client.get(url, headers=headers)
+        self.assertNotIn("Age", response.headers, f"{url} is a hit")
+        return response
 
     def make_post(self, slug="keys", tags=("redis",), **fields):
         """Create a published post."""

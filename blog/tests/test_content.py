@@ -26,7 +26,7 @@ FRONT_MATTER = re.compile(
     r"date: (?P<date>2026-[0-9]{2}-[0-9]{2})\n"
     r"tags: (?P<tags>[^\n]+)\n"
     r"summary: (?P<summary>[^\n]+)\n"
-    r"---\n\n"
+    r"---\n+"
     r"(?P<body>.+)",
     re.DOTALL,
 )
@@ -213,14 +213,20 @@ class SessionTests(CacheTestCase):
     def run_session(self, post):
         """Run the post's session, and fail with what doctest has to say."""
         test = doctest.DocTestParser().get_doctest(
-            post.session(), {}, post.slug, str(post.path.relative_to(settings.BASE_DIR)), 0
+            post.session(),
+            {"__name__": "__main__"},  # As at the prompt.
+            post.slug,
+            str(post.path.relative_to(settings.BASE_DIR)),
+            0,
         )
-        runner = doctest.DocTestRunner(
-            optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE, verbose=False
-        )
+        # FAIL_FAST: what follows the first surprise is mostly its consequence.
+        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.FAIL_FAST
+        runner = doctest.DocTestRunner(optionflags=flags, verbose=False)
         report = []
 
-        results = runner.run(test, out=report.append)
+        # What a session overrides is put back even when it stops half-way.
+        with self.settings(CACHES=settings.CACHES, ROOT_URLCONF=settings.ROOT_URLCONF):
+            results = runner.run(test, out=report.append)
 
         self.assertEqual(results.failed, 0, "".join(report))
 

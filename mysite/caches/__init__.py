@@ -1,6 +1,6 @@
 """What every cache alias shares: from one REDIS_URL to Django's CACHES setting."""
 
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -32,38 +32,27 @@ def make_key(key, key_prefix, version):
 
 def database_url(url, number):
     """
-    Return `url` with its database number raised by `number`.
+    Return `url` with its database number, 0 if it names none, raised by `number`.
 
     Raises ImproperlyConfigured when `url` is no redis://, rediss:// or unix:// URL.
     """
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 - reading it raises for a port that is no number.
-        query = parse_qs(parts.query, strict_parsing=bool(parts.query))
-        if parts.scheme == "unix":
-            base = int(query.pop("db", ["0"])[0])
-            query["db"] = [str(base + number)]
-            path = parts.path
-        else:
-            base = int(parts.path.strip("/") or 0)
-            path = f"/{base + number}"
-        if parts.scheme not in ("redis", "rediss", "unix") or not (parts.netloc or parts.path):
-            raise ValueError(f"the scheme is {parts.scheme!r}")
-        if parts.scheme == "unix" and len(parts.path) < 2:
-            raise ValueError("no socket path")
-        if parts.scheme != "unix" and not parts.hostname:
-            raise ValueError("no host")
-    except ValueError as error:
-        raise ImproperlyConfigured(
-            f"REDIS_URL is not usable ({error}). Give redis://[:password@]host[:port], "
-            "rediss://... or unix:///path/to/redis.sock."
-        ) from None
-    return urlunsplit(parts._replace(path=path, query=urlencode(query, doseq=True)))
-
-
-def page_options(alias):
-    """Return the OPTIONS that only the two levels of whole pages have."""
-    return {"CLIENT_CLASS": "mysite.caches.pages.PageClient", "ALIAS": alias}
+        query = dict(parse_qsl(parts.query))
+        if parts.scheme == "unix" and parts.path.strip("/"):
+            query["db"] = int(query.get("db", 0)) + number
+            # urlunsplit() would write unix:/path.
+            return f"unix://{parts.netloc}{parts.path}?{urlencode(query)}"
+        # Reading the port raises ValueError for one that is none.
+        if parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0:
+            database = int(query.pop("db", None) or parts.path.strip("/") or 0) + number
+            return parts._replace(path=f"/{database}", query=urlencode(query)).geturl()
+    except ValueError:
+        pass
+    raise ImproperlyConfigured(
+        "REDIS_URL is not usable. It takes redis://[:password@]host[:port][/database], "
+        "rediss:// with the same, or unix:///path/to/redis.sock."
+    )
 
 
 def redis_caches(url, **options):
@@ -71,28 +60,33 @@ def redis_caches(url, **options):
     Return Django's CACHES for the Redis at `url`: one alias, prefix and database a level.
 
     A database each, because clear() is FLUSHDB: in a shared one it would empty the
-    neighbours too. `options` go into every alias's OPTIONS.
+    neighbours too. `options` go into the OPTIONS of every alias.
     """
-    from redis.retry import Retry
-    from redis.backoff import NoBackoff
-
-    options = {
-        # A Redis that is away makes a slow page, not an error page.
-        "IGNORE_EXCEPTIONS": True,
-        "CONNECTION_POOL_KWARGS": {
-            "socket_timeout": REDIS_TIMEOUT,
-            "socket_connect_timeout": REDIS_TIMEOUT,
-            "retry": Retry(NoBackoff(), 0),
-        },
-        **options,
-    }
     return {
         alias: {
             "BACKEND": "django_redis.cache.RedisCache",
             "LOCATION": database_url(url, number),
             "KEY_PREFIX": prefix,
             "KEY_FUNCTION": "mysite.caches.make_key",
-            "OPTIONS": options | (page_options(alias) if alias in ("site", "view") else {}),
+            "OPTIONS": {
+                "ALIAS": alias,
+                # A Redis that is away makes a slow page, not an error page ...
+                "IGNORE_EXCEPTIONS": True,
+                # ... and costs one timeout for the whole process, not one a call.
+                "CONNECTION_POOL_CLASS": "mysite.caches.breaker.BreakerPool",
+                "CONNECTION_POOL_KWARGS": {
+                    "socket_timeout": REDIS_TIMEOUT,
+                    "socket_connect_timeout": REDIS_TIMEOUT,
+                },
+                # Values of plain types and responses. A pickle would run code when read.
+                "SERIALIZER": "mysite.caches.serializer.SafeSerializer",
+                # What can't be read is a miss. Pages know their generation besides.
+                "CLIENT_CLASS": "mysite.caches.pages.PageClient"
+                if alias in ("site", "view")
+                else "mysite.caches.client.SafeClient",
+                # PARSER_CLASS is not given: redis-py takes hiredis's where it is installed.
+                **options,
+            },
         }
         for alias, prefix, number in LEVELS
     }

@@ -24,7 +24,9 @@ from dataclasses import dataclass, field
 
 from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
-from django_redis.client import DefaultClient
+from django.http import HttpResponse
+
+from mysite.caches.client import SafeClient
 
 # Seconds that a token lives after it was set. Longer than any page's timeout.
 GENERATION_TIMEOUT = 24 * 60 * 60
@@ -78,12 +80,12 @@ def new_generations(alias, names):
         caches[alias].set_many(tokens, GENERATION_TIMEOUT)
 
 
-class PageClient(DefaultClient):
+class PageClient(SafeClient):
     """
     OPTIONS["CLIENT_CLASS"] of the two page levels; OPTIONS["ALIAS"] says which it is.
 
     Keys that are not the page cache's, and requests without a current `page()`, get what
-    DefaultClient does.
+    SafeClient does.
     """
 
     def __init__(self, server, params, backend):
@@ -103,9 +105,19 @@ class PageClient(DefaultClient):
             entry = current.fetched.pop(key)
         else:
             entry = super().get(key, None, version, client)
-        if entry is None or entry[0] != current.token:
+        if entry is None:
             return default
-        return entry[1]
+        match entry:
+            case (current.token, HttpResponse() as response):
+                return response
+        self._refuse(key)
+        return default
+
+    def _refuse(self, key):
+        """Tell an instrumented client that what Redis answered for `key` counts as a miss."""
+        refused = getattr(self.get_client(write=False), "refused", None)
+        if refused:
+            refused(self.make_key(key))
 
     def _get_all(self, current, key, header, default, version, client):
         start, prefix, url, end = header.groups()
@@ -114,7 +126,10 @@ class PageClient(DefaultClient):
         found = self.get_many([key, guess, generation], version=version, client=client)
         current.token, current.known = found.get(generation), True
         current.fetched = {guess: found.get(guess)}
-        return found.get(key, default)
+        headers = found.get(key)
+        if isinstance(headers, list) and all(isinstance(name, str) for name in headers):
+            return headers
+        return default
 
     def set(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, client=None, **kwargs):
         """Store `value` and return whether Redis took it."""

@@ -115,9 +115,12 @@ class SafeSerializer(BaseSerializer):
                 max_array_len=MAX_ITEMS,
                 max_map_len=MAX_ITEMS,
             )
+        except UnreadableValue:
+            raise
         except Exception as error:
-            # Broken bytes can fail anywhere in here: msgpack, Decimal, ZoneInfo, a header.
-            raise UnreadableValue(f"{type(error).__name__}: {error}"[:200]) from error
+            # Broken bytes can fail anywhere in here: msgpack, Decimal, ZoneInfo, a cookie.
+            # Only the name goes on to the log: the message may quote the value.
+            raise UnreadableValue(type(error).__name__) from error
         if reader.open_marks:
             raise UnreadableValue("a mark that does not start a list")
         return result
@@ -176,13 +179,17 @@ def _simplify_response(response):
             "read only once. Return an HttpResponse, or keep the view out of the cache."
         )
     status, reason = response.status_code, response.reason_phrase
-    charset = response.charset
+    headers = dict(response.headers.items())
+    # Asking a response for its charset costs as much as packing it.
+    charset = None
+    if not headers.get("Content-Type", "").endswith("charset=utf-8"):
+        charset = response.charset
     return [
         _MARKS[RESPONSE],
         status,
         None if reason == default_reasons.get(status) else reason,
-        None if charset == "utf-8" else charset,
-        dict(response.items()),
+        charset,
+        headers,
         [_simplify_cookie(morsel) for morsel in response.cookies.values()],
         response.content,
     ]
@@ -259,7 +266,7 @@ class _Reader:
         if code in _SCALARS:
             return _SCALARS[code](data)
         if data:
-            raise ValueError("a mark with a body")
+            raise UnreadableValue("a mark with a body")
         self.open_marks += 1
         return _BUILDERS[code]
 
@@ -305,26 +312,23 @@ _HEADER_TEXT = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 def _build_response(items):
     status, reason, charset, headers, cookies, body = items
     if type(body) is not bytes or type(headers) is not dict or type(status) is not int:
-        raise TypeError("not the parts of a response")
-    if headers:
-        names, text = "\n".join(headers), "".join(headers.values())
-        if not _HEADER_NAMES.fullmatch(names) or not _HEADER_TEXT.fullmatch(text):
-            raise ValueError("a header that can't be sent")
-    if reason is not None and not _HEADER_TEXT.fullmatch(reason):
-        raise ValueError("a reason that can't be sent")
+        raise UnreadableValue("not the parts of a response")
+    if headers and not _HEADER_NAMES.fullmatch("\n".join(headers)):
+        raise UnreadableValue("a header name that can't be sent")
+    if not _HEADER_TEXT.fullmatch("".join(headers.values()) + (reason or "")):
+        raise UnreadableValue("a header or reason that can't be sent")
     if charset is not None:
         codecs.lookup(charset)
     response = HttpResponse(body, status=status, reason=reason, charset=charset, headers=headers)
-    if "Content-Type" not in headers:
-        # HttpResponse adds one. A case-insensitive look follows only when it matters.
-        if not any(name.lower() == "content-type" for name in headers):
-            del response.headers["Content-Type"]
-    length = response.headers.get("Content-Length")
+    if len(response.headers) != len(headers):
+        # HttpResponse adds a Content-Type to a response that had none, such as a 304.
+        del response.headers["Content-Type"]
+    length = headers.get("Content-Length")
     if length is not None and body and length != str(len(body)):
-        raise ValueError("Content-Length is not the length of the body")
+        raise UnreadableValue("Content-Length is not the length of the body")
     for morsel in cookies:
         if type(morsel) is not Morsel:
-            raise TypeError("not a cookie")
+            raise UnreadableValue("not a cookie")
         response.cookies[morsel.key] = morsel
     return response
 
@@ -335,7 +339,7 @@ def _build_cookie(items):
     morsel.set(key, value, coded_value)
     morsel.update(attributes)
     if not _HEADER_TEXT.fullmatch(morsel.OutputString()):
-        raise ValueError("a cookie that can't be sent")
+        raise UnreadableValue("a cookie that can't be sent")
     return morsel
 
 

@@ -2,33 +2,16 @@
 
 import hashlib
 import random
-from datetime import UTC, datetime
-from pathlib import Path
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
-from django.utils.text import slugify
 
 from blog import caching
-from blog.management.commands._sample import sample_comment, sample_post
+from blog.content import written_posts
+from blog.content.sample import sample_comment, sample_post
 from blog.models import Comment, Post, Tag
 
-CONTENT = Path(__file__).resolve().parents[2] / "content"
 BATCH = 500
-
-
-def read_post(path):
-    """Return the post in a file of blog/content: `name: value` lines, `---`, Markdown."""
-    _, head, body = path.read_text(encoding="utf-8").split("---\n", 2)
-    meta = dict(line.split(": ", 1) for line in head.strip().splitlines())
-    return {
-        "slug": path.stem.partition("-")[2],
-        "title": meta["title"],
-        "summary": meta["summary"],
-        "body": body.strip() + "\n",
-        "published_at": datetime.fromisoformat(meta["date"]).replace(hour=9, tzinfo=UTC),
-        "tags": [tag.strip() for tag in meta["tags"].split(",")],
-    }
 
 
 def digest(post):
@@ -43,78 +26,66 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser):
-        parser.add_argument("--posts", type=int, default=200, help="sample posts (default 200)")
-        parser.add_argument("--comments", type=int, default=5000, help="on all posts (5000)")
+        parser.add_argument("--posts", type=int, default=200, help="sample posts (200)")
+        parser.add_argument("--comments", type=int, default=5000, help="sample comments (5000)")
 
     @transaction.atomic
     def handle(self, *, posts, comments, **options):
         if not (0 <= posts <= 20_000 and 0 <= comments <= 500_000):
             raise CommandError("Give 0 to 20,000 --posts and 0 to 500,000 --comments.")
-        written = [read_post(path) for path in sorted(CONTENT.glob("*.md"))]
-        first = min((post["published_at"] for post in written), default=datetime.now(UTC))
-        sample = [sample_post(number, before=first) for number in range(posts)]
-        added, updated = self.add_posts(written + sample)
-        commented = self.add_comments(comments, [post["slug"] for post in written + sample])
+        wanted = written_posts()
+        first = min(fields["published_at"] for fields in wanted)
+        wanted += [sample_post(number, before=first) for number in range(posts)]
+        added, updated = self.add_posts(wanted)
+        commented = self.add_comments(comments, [fields["slug"] for fields in wanted])
         self.stdout.write(f"Seeded {added} new posts, {updated} updated, {commented} comments.")
 
     def add_posts(self, wanted):
-        """Create what is missing. Bring what nobody edited up to date."""
-        existing = {post.slug: post for post in Post.objects.exclude(seeded_as="")}
-        taken = set(Post.objects.values_list("slug", flat=True))
-        tags = {
-            name: Tag.objects.get_or_create(slug=slugify(name), defaults={"name": name})[0]
-            for name in sorted({tag for post in wanted for tag in post["tags"]})
-        }
-        new, updated, tags_of = [], 0, {}
+        """Create what is missing, and bring up to date what nobody edited."""
+        old_posts = {post.slug: post for post in Post.objects.all()}
+        tags_of = {fields["slug"]: fields.pop("tags") for fields in wanted}
+        new, updated = [], 0
         for fields in wanted:
-            tags_of[fields["slug"]] = fields.pop("tags")
             post = Post(**fields)
             post.seeded_as = digest(post)
-            if post.slug not in taken:
+            old = old_posts.get(post.slug)
+            if old is None:
                 new.append(post)
-                continue
-            old = existing.get(post.slug)
-            if old and digest(old) == old.seeded_as != post.seeded_as:
+            elif old.seeded_as not in ("", post.seeded_as) and digest(old) == old.seeded_as:
                 post.pk, post.published_at = old.pk, old.published_at
                 post.save()
                 updated += 1
         for batch in self.progress("Posts", new):
             Post.objects.bulk_create(batch)
+        names = {name for post in new for name in tags_of[post.slug]}
+        tags = {
+            name: Tag.objects.get_or_create(slug=name.replace(" ", "-"), defaults={"name": name})[0]
+            for name in sorted(names)
+        }
+        pairs = [(post, tags[name]) for post in new for name in tags_of[post.slug]]
         through = Post.tags.through
-        through.objects.bulk_create(
-            [through(post=post, tag=tags[name]) for post in new for name in tags_of[post.slug]],
-            batch_size=BATCH,
-        )
+        through.objects.bulk_create([through(post=post, tag=tag) for post, tag in pairs])
+        # This bulk_create is Django's own, and it sends no signal.
         caching.drop_after_commit(caching.shown_on([post.pk for post in new]))
         return len(new), updated
 
     def add_comments(self, number, slugs):
         """Create the sample comments that are missing."""
-        posts = dict(Post.objects.filter(slug__in=slugs).values_list("slug", "pk"))
-        dates = dict(Post.objects.filter(slug__in=slugs).values_list("slug", "published_at"))
-        slugs = [slug for slug in slugs if dates.get(slug)]
+        posts = {post.slug: post for post in Post.objects.published().filter(slug__in=slugs)}
+        slugs = [slug for slug in slugs if slug in posts]
         existing = set(Comment.objects.exclude(seeded_as="").values_list("seeded_as", flat=True))
         new = []
         for index in range(number if slugs else 0):
-            chance = random.Random(f"comment {index}")
-            slug = chance.choice(slugs)
-            if (name := f"sample-{index}") not in existing:
-                author, body, delay = sample_comment(chance)
-                new.append(
-                    Comment(
-                        post_id=posts[slug],
-                        author=author,
-                        body=body,
-                        created_at=dates[slug] + delay,
-                        seeded_as=name,
-                    )
-                )
+            chance, name = random.Random(f"comment {index}"), f"sample-{index}"
+            post = posts[chance.choice(slugs)]
+            if name not in existing:
+                new.append(Comment(post=post, seeded_as=name, **sample_comment(chance, post)))
         for batch in self.progress("Comments", new):
             Comment.objects.bulk_create(batch)
         return len(new)
 
     def progress(self, what, rows):
-        """Yield `rows` in batches and draw a bar on a terminal."""
+        """Yield `rows` in batches, and draw a bar on a terminal."""
         for start in range(0, len(rows), BATCH):
             yield rows[start : start + BATCH]
             done = min(start + BATCH, len(rows))

@@ -106,7 +106,10 @@ def paragraph(chance):
     return " ".join(sentences)
 
 
-def sample_comment(chance):
-    """Return (author, body, time after the post)."""
-    body = " ".join(chance.sample(REMARKS, chance.randrange(1, 4)))
-    return chance.choice(NAMES), body, timedelta(minutes=chance.randrange(5, 3 * 24 * 60))
+def sample_comment(chance, post):
+    """Return the fields of a comment on `post`, up to three days after it."""
+    return {
+        "author": chance.choice(NAMES),
+        "body": " ".join(chance.sample(REMARKS, chance.randrange(1, 4))),
+        "created_at": post.published_at + timedelta(minutes=chance.randrange(5, 3 * 24 * 60)),
+    }

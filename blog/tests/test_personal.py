@@ -1,0 +1,201 @@
+"""Personal pages: what belongs to one person never reaches another, at any level."""
+
+import re
+from itertools import permutations
+
+from django.contrib.auth.models import User
+from django.test import Client
+
+from blog.models import Comment
+from blog.tests import CacheTestCase
+
+SHARED = ("/", "/tags/redis/", "/about/", "/feed/", "/sitemap.xml", "/posts/keys/")
+PERSONAL = ("/archive/", "/archive/2026/03/", "/search/?q=keys", "/posts/keys/comment/")
+MISSING = ("/nonsense/", "/posts/nonsense/")
+EVERY_PAGE = SHARED + PERSONAL + MISSING
+CSRF_TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="(\w+)"')
+
+
+class Person:
+    """Somebody with a browser, and what nobody else may see."""
+
+    def __init__(self, name):
+        self.name = name
+        self.client = Client()
+        self.secrets = {name}
+
+    def get(self, url):
+        """Get a page and remember what it has of this person's own. Return its text."""
+        response = self.client.get(url)
+        text = response.content.decode()
+        self.secrets |= set(CSRF_TOKEN.findall(text))
+        # Cookies are long; a deleted one is empty.
+        self.secrets |= {c.value for c in self.client.cookies.values() if c.value}
+        headers = "\n".join(f"{name}: {value}" for name, value in response.items())
+        return f"{headers}\n{text}"
+
+
+class PersonalTests(CacheTestCase):
+    """Two users, one of them staff, and a visitor who commented, in each order."""
+
+    def setUp(self):
+        super().setUp()
+        self.post = self.make_post("keys")
+        self.author = Person("alma-the-author")
+        self.reader = Person("rufus-the-reader")
+        self.visitor = Person("vera-the-visitor")
+        staff = User.objects.create_superuser(self.author.name)
+        self.author.client.force_login(staff)
+        self.reader.client.force_login(User.objects.create_user(self.reader.name))
+        self.leave_a_message(self.author, "Flash of the author")
+        self.leave_a_name(self.visitor)
+        self.people = (self.author, self.reader, self.visitor)
+
+    def leave_a_message(self, person, text):
+        """Let `person`, who is staff, have a flash message that waits to be shown."""
+        comment = self.make_comment(self.post, author=text)
+        fields = {"created_at_0": "2026-03-01", "created_at_1": "12:00:00"}
+        fields |= {"post": self.post.pk, "author": text, "body": "x"}
+        response = person.client.post(f"/admin/blog/comment/{comment.pk}/change/", fields)
+        self.assertEqual(response.status_code, 302)
+        self.assertIn("messages", person.client.cookies)
+        comment.delete()
+        person.secrets.add(text)
+
+    def leave_a_name(self, person):
+        """Let the browser of `person` remember a name, as it does after a comment."""
+        comment = {"author": person.name, "body": "Hello."}
+        response = person.client.post("/posts/keys/comment/", comment)
+        self.assertEqual(response.status_code, 302)
+        Comment.objects.all().delete()
+
+    def read_in_turn(self, order, urls=EVERY_PAGE):
+        """Let the people of `order` read each page; return {(name, url): what they saw}."""
+        self.empty_caches()
+        return {(person.name, url): person.get(url) for url in urls for person in order}
+
+    def in_each_order(self):
+        """Yield each order of the people and what they saw, with a subTest around it."""
+        for order in permutations(self.people):
+            with self.subTest(order=[person.name for person in order]):
+                yield order, self.read_in_turn(order)
+
+    def test_nobody_sees_anything_of_another(self):
+        for order, seen in self.in_each_order():
+            for person in order:
+                others = set().union(*(p.secrets for p in order if p is not person))
+                for url in EVERY_PAGE:
+                    for secret in others - person.secrets:
+                        self.assertNotIn(secret, seen[person.name, url], url)
+
+    def test_nothing_of_anybody_is_stored_at_any_level(self):
+        for order, _ in self.in_each_order():
+            stored = self.stored()
+            # Values are stored as they are: the title is found, so a name would be.
+            for level in ("site:", "view:", "fragment:", "low-level:"):
+                values = [stored[key] for key in stored if key.startswith(level)]
+                self.assertIn(self.post.title.encode(), b"".join(values))
+            for person in order:
+                for secret in person.secrets:
+                    for key, value in stored.items():
+                        self.assertNotIn(secret.encode(), key.encode() + value)
+
+    def test_everybody_has_secrets_to_leak(self):
+        self.read_in_turn(self.people)
+
+        for person in self.people:
+            with self.subTest(person.name):
+                cookies = person.client.cookies
+                self.assertIn("csrftoken", cookies)
+                self.assertTrue({"sessionid", "visitor"} & set(cookies))
+                # A name, a token in the form, a cookie of each kind.
+                self.assertGreaterEqual(len(person.secrets), 4)
+
+    def test_shared_pages_are_the_same_for_everybody(self):
+        for order, seen in self.in_each_order():
+            for url in SHARED:
+                bodies = {seen[person.name, url].partition("\n<")[2] for person in order}
+                self.assertEqual(len(bodies), 1, url)
+
+    def test_shared_pages_set_no_cookie(self):
+        for person in self.people:
+            for url in SHARED:
+                with self.subTest(url, person=person.name):
+                    self.assertEqual(person.client.get(url).cookies, {})
+
+    def test_shared_pages_do_not_depend_on_cookies(self):
+        for person in self.people:
+            for url in SHARED:
+                with self.subTest(url, person=person.name):
+                    self.assertNotIn("cookie", person.client.get(url).get("Vary", "").lower())
+
+    def test_shared_pages_are_one_entry_for_all(self):
+        for order in permutations(self.people):
+            self.read_in_turn(order)
+
+            self.assertEqual(len(self.pages("site")) + len(self.pages("view")), len(SHARED))
+
+    def test_shared_pages_ask_for_neither_session_nor_user(self):
+        for url in SHARED:
+            self.author.client.get(url)
+
+            with self.subTest(url), self.assertNumQueries(0):
+                self.author.client.get(url)
+
+    def test_the_archive_greets_each_by_name(self):
+        for order, seen in self.in_each_order():
+            for person in order:
+                self.assertIn(person.name, seen[person.name, "/archive/"])
+
+    def test_links_to_edit_are_for_staff_alone(self):
+        comment = self.make_comment(self.post)
+        edit = f"/admin/blog/comment/{comment.pk}/change/"
+        for _, seen in self.in_each_order():
+            for (name, url), text in seen.items():
+                if url.startswith("/archive/"):
+                    self.assertIs(edit in text, name == self.author.name, name)
+                else:
+                    self.assertNotIn(edit, text)
+
+    def test_a_flash_message_is_shown_on_no_shared_page(self):
+        for url in SHARED + MISSING:
+            with self.subTest(url):
+                self.assertNotIn("Flash of the author", self.author.get(url))
+
+    def test_a_flash_message_waits_while_its_owner_reads_shared_pages(self):
+        for url in SHARED:
+            self.author.get(url)
+
+        self.assertIn("Flash of the author", self.author.get("/admin/"))
+
+    def test_each_comment_form_has_a_token_of_its_own(self):
+        url = "/posts/keys/comment/"
+        forms = self.read_in_turn(self.people * 2, [url])
+
+        tokens = {CSRF_TOKEN.search(text)[1] for text in forms.values()}
+        self.assertEqual(len(tokens), len(self.people))
+
+    def test_personal_pages_are_kept_by_no_page_level(self):
+        self.read_in_turn(self.people * 2, PERSONAL)
+
+        self.assertEqual(self.keys("site") + self.keys("view"), [])
+
+    def test_personal_pages_tell_caches_on_the_way_not_to_keep_them(self):
+        for person in self.people:
+            for url in PERSONAL:
+                with self.subTest(url, person=person.name):
+                    directives = person.client.get(url)["Cache-Control"]
+                    self.assertIn("no-store", directives)
+                    self.assertIn("private", directives)
+
+    def test_the_admin_is_kept_nowhere(self):
+        for url in ("/admin/", "/admin/login/", "/admin/blog/post/"):
+            for client in (self.author.client, self.reader.client, Client()):
+                client.get(url)
+
+        self.assertEqual(self.stored(), {})
+
+    def test_a_name_in_the_cookie_counts_only_with_its_signature(self):
+        self.client.cookies["visitor"] = "mallory"
+
+        self.assertNotContains(self.client.get("/archive/"), "mallory")

@@ -1,0 +1,150 @@
+"""Level 1, the whole site: /, /tags/<slug>/, /about/, /feed/ and /sitemap.xml."""
+
+import ast
+import inspect
+from datetime import UTC, datetime
+
+from django.conf import settings
+from django.test import SimpleTestCase
+
+from blog import feeds, views
+from blog.tests import CacheTestCase
+
+WHOLE_SITE = ("/", "/?page=2", "/tags/redis/", "/about/", "/feed/", "/sitemap.xml")
+
+
+class WholeSiteTests(CacheTestCase):
+    """The per-site cache: UpdateCacheMiddleware and FetchFromCacheMiddleware."""
+
+    def setUp(self):
+        super().setUp()
+        for number in range(12):
+            published_at = datetime(2026, 3, number + 1, tzinfo=UTC)
+            self.make_post(f"post-{number}", published_at=published_at)
+
+    def test_the_first_get_is_built_from_the_database(self):
+        for url in WHOLE_SITE:
+            with self.subTest(url):
+                self.assertEqual(self.assertMiss(url).status_code, 200)
+
+    def test_the_second_get_runs_no_query_and_has_an_age(self):
+        for url in WHOLE_SITE:
+            self.client.get(url)
+
+            with self.subTest(url):
+                self.assertEqual(self.assertHit(url).status_code, 200)
+
+    def test_the_second_get_is_byte_for_byte_the_first(self):
+        for url in WHOLE_SITE:
+            first = self.client.get(url)
+
+            with self.subTest(url):
+                second = self.assertHit(url)
+                self.assertEqual(second.content, first.content)
+                self.assertEqual(second["Content-Type"], first["Content-Type"])
+
+    def test_a_page_is_one_entry_with_the_prefix_site(self):
+        for url in WHOLE_SITE:
+            self.empty_caches()
+
+            self.client.get(url)
+
+            with self.subTest(url):
+                (key,) = self.pages("site")
+                self.assertTrue(key.startswith("site:"))
+
+    def test_a_page_lives_for_the_seconds_of_the_settings(self):
+        for url in WHOLE_SITE:
+            self.empty_caches()
+
+            self.client.get(url)
+
+            with self.subTest(url):
+                (key,) = self.pages("site")
+                seconds = settings.CACHE_MIDDLEWARE_SECONDS
+                self.assertLessEqual(seconds - 5, self.ttl("site", key))
+                self.assertLessEqual(self.ttl("site", key), seconds)
+
+    def test_nothing_is_stored_for_ever(self):
+        for url in WHOLE_SITE:
+            self.client.get(url)
+
+        for key in self.keys("site"):
+            with self.subTest(key):
+                self.assertGreater(self.ttl("site", key), 0)
+
+    def test_no_other_level_keeps_anything_of_it(self):
+        for url in WHOLE_SITE:
+            self.client.get(url)
+
+        for level in ("view", "fragment", "low-level"):
+            with self.subTest(level):
+                self.assertEqual(self.keys(level), [])
+
+    def test_a_page_that_expired_is_built_again(self):
+        for url in WHOLE_SITE:
+            self.empty_caches()
+            self.client.get(url)
+
+            self.redis("site").delete(*self.pages("site"))
+
+            with self.subTest(url):
+                self.assertMiss(url)
+                self.assertHit(url)
+
+    def test_each_page_of_a_list_is_an_entry_of_its_own(self):
+        first = self.client.get("/")
+        second = self.client.get("/?page=2")
+
+        self.assertEqual(len(self.pages("site")), 2)
+        self.assertContains(first, "/posts/post-11/")
+        self.assertNotContains(first, "/posts/post-0/")
+        self.assertContains(second, "/posts/post-0/")
+        self.assertEqual(self.assertHit("/?page=2").content, second.content)
+
+    def test_a_hit_is_one_round_trip_to_redis(self):
+        for url in WHOLE_SITE:
+            self.client.get(url)
+
+            with self.commands() as commands:
+                self.assertHit(url)
+
+            with self.subTest(url):
+                self.assertEqual(commands, {"mget": 1})
+
+    def test_a_missing_page_is_not_stored(self):
+        for url in ("/tags/nonsense/", "/?page=99", "/nonsense/"):
+            with self.subTest(url):
+                self.assertEqual(self.client.get(url).status_code, 404)
+                self.assertEqual(self.pages("site"), [])
+
+
+class NoCacheCodeTests(SimpleTestCase):
+    """The whole-site level is in the settings, and nowhere else."""
+
+    def test_its_views_have_no_cache_code(self):
+        for view in (views.home, views.tag, views.about, views.page_or_404):
+            tree = ast.parse(inspect.getsource(inspect.unwrap(view)))
+            names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+            names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+            with self.subTest(view.__name__):
+                self.assertEqual({name for name in names if "cach" in name.lower()}, set())
+
+    def test_feed_and_sitemap_have_no_cache_code(self):
+        tree = ast.parse(inspect.getsource(feeds))
+
+        imported = [ast.unparse(node) for node in ast.walk(tree) if "Import" in type(node).__name__]
+        self.assertEqual([line for line in imported if "cach" in line.lower()], [])
+
+    def test_update_stands_outside_of_fetch(self):
+        middleware = settings.MIDDLEWARE
+
+        update = middleware.index("django.middleware.cache.UpdateCacheMiddleware")
+        fetch = middleware.index("django.middleware.cache.FetchFromCacheMiddleware")
+        self.assertLess(update, fetch)
+        self.assertEqual(fetch, len(middleware) - 1)
+
+    def test_the_settings_name_alias_and_seconds(self):
+        self.assertEqual(settings.CACHE_MIDDLEWARE_ALIAS, "site")
+        self.assertEqual(settings.CACHE_MIDDLEWARE_SECONDS, 60)

@@ -1,0 +1,144 @@
+"""
+A django-redis client that takes what Redis returns for untrusted.
+
+A value that SafeSerializer can't read, or a key that holds another type than a string, is
+a miss, and the key is deleted: get_or_set() and add() store with SET NX, and would find the
+key taken for as long as the broken value lives.
+"""
+
+from contextlib import suppress
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django_redis.client import DefaultClient
+from django_redis.exceptions import ConnectionInterrupted
+from redis.exceptions import RedisError, ResponseError
+
+from mysite.caches.log import Quiet
+from mysite.caches.serializer import UnreadableValue, ValueTooLarge
+
+_MISSING = object()
+_log = Quiet()
+
+
+class SafeClient(DefaultClient):
+    """
+    OPTIONS["CLIENT_CLASS"] of every alias; goes with SafeSerializer.
+
+    It also raises ConnectionInterrupted where DefaultClient lets the error of redis-py
+    out, so that IGNORE_EXCEPTIONS covers touch(), ttl(), pttl(), persist(), expire() and
+    pexpire(). Locks, the iterators (iter_keys, sscan_iter) and the set, hash and sorted
+    set commands of django-redis stay uncovered.
+    """
+
+    def get(self, key, default=None, version=None, client=None):
+        """Return the value at `key`, or `default` when it is missing or can't be read."""
+        try:
+            return super().get(key, default, version, client)
+        except UnreadableValue as error:
+            self.discard(key, error, version, client)
+        except ConnectionInterrupted as error:
+            if not _is_wrong_type(error.__cause__):
+                raise
+            self.discard(key, error.__cause__, version, client)
+        return default
+
+    def get_many(self, keys, version=None, client=None):
+        """Return a dict of the keys that have a readable value."""
+        keys = list(keys)
+        try:
+            return super().get_many(keys, version, client)
+        except UnreadableValue:
+            # At least one of them. One at a time, to find and delete it. By name of the
+            # class, because the get() of a subclass may well use get_many().
+            found = {key: SafeClient.get(self, key, _MISSING, version, client) for key in keys}
+            return {key: value for key, value in found.items() if value is not _MISSING}
+
+    def has_key(self, key, version=None, client=None):
+        """Return whether get() would find a value. Reads the value, as EXISTS can't tell."""
+        return SafeClient.get(self, key, _MISSING, version, client) is not _MISSING
+
+    def add(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, client=None):
+        """Store `value` unless the key has a readable one. Return whether it was stored."""
+        added = super().add(key, value, timeout, version, client)
+        if not added and not self.has_key(key, version, client):
+            added = super().add(key, value, timeout, version, client)
+        return added
+
+    def set(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, client=None, **kwargs):
+        """Store `value` and return whether Redis took it."""
+        try:
+            return super().set(key, value, timeout, version, client, **kwargs)
+        except ValueTooLarge as error:
+            name = self.make_key(key, version)
+            _log.warning("The value for %.200r is not cached: %s", str(name), error)
+            if not kwargs.get("nx"):
+                # Otherwise the value that this one should have replaced would live on.
+                self.delete(key, version=version, client=client)
+            return False
+
+    def incr(self, key, delta=1, version=None, client=None, ignore_key_check=False):
+        """
+        Add `delta` to the number at `key` and return the sum.
+
+        Raises ValueError when the key is missing, as Django has it, and also when it
+        holds something else than a number, which is deleted: the next add() counts anew.
+        """
+        return self._count(key, version, client, super().incr, delta, ignore_key_check)
+
+    def decr(self, key, delta=1, version=None, client=None):
+        """Subtract `delta` from the number at `key`. See incr()."""
+        return self._count(key, version, client, super().decr, delta)
+
+    def _count(self, key, version, client, count, delta, *args):
+        try:
+            return count(key, delta, version, client, *args)
+        except TypeError as error:
+            # DefaultClient has added delta to something that is no number.
+            self.discard(key, error, version, client)
+            raise ValueError(f"Key {key!r} has no number") from None
+
+    def touch(self, key, timeout=DEFAULT_TIMEOUT, version=None, client=None):
+        """Give `key` a new timeout. Return whether the key exists."""
+        return self._interruptible(super().touch, key, timeout, version, client)
+
+    def ttl(self, key, version=None, client=None):
+        """Return the seconds `key` has left: 0 when it is missing, None for no timeout."""
+        return self._interruptible(super().ttl, key, version, client)
+
+    def pttl(self, key, version=None, client=None):
+        """Return the milliseconds `key` has left. See ttl()."""
+        return self._interruptible(super().pttl, key, version, client)
+
+    def persist(self, key, version=None, client=None):
+        """Take the timeout off `key`."""
+        return self._interruptible(super().persist, key, version, client)
+
+    def expire(self, key, timeout, version=None, client=None):
+        """Give `key` a new timeout in seconds."""
+        return self._interruptible(super().expire, key, timeout, version, client)
+
+    def pexpire(self, key, timeout, version=None, client=None):
+        """Give `key` a new timeout in milliseconds."""
+        return self._interruptible(super().pexpire, key, timeout, version, client)
+
+    def _interruptible(self, method, *args):
+        try:
+            return method(*args)
+        except RedisError as error:
+            raise ConnectionInterrupted(connection=args[-1]) from error
+
+    def discard(self, key, reason, version=None, client=None):
+        """
+        Delete a key whose value is of no use, and say so in the log.
+
+        Somebody may have replaced the value since it was read. That one is lost too: a
+        cache miss, which is cheaper than a script that compares before it deletes.
+        """
+        name = self.make_key(key, version)
+        _log.warning("The value of %.200r can't be read, deleting it: %s", str(name), reason)
+        with suppress(ConnectionInterrupted):
+            self.delete(key, version=version, client=client)
+
+
+def _is_wrong_type(error):
+    return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")

@@ -1,0 +1,546 @@
+import copy
+import os
+import socket
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
+
+from django.core.cache import caches
+from django.test import SimpleTestCase, override_settings
+from redis import Redis
+from redis.exceptions import BusyLoadingError, ConnectionError, RedisError
+
+from mysite.caches import REDIS_TIMEOUT, redis_caches
+from mysite.caches import breaker as breaker_module
+from mysite.caches.breaker import PERIOD, BreakerOpen, BreakerRetry, breaker_of
+from mysite.tests.faults import Proxy, RedisServer, answer_everything_with, free_port
+from mysite.tests.processes import wait_until
+
+ALIASES = ("site", "view", "template_fragments", "default")
+
+# Anything below has waited for one timeout at most.
+TWO_TIMEOUTS = 2 * REDIS_TIMEOUT
+
+
+def page():
+    """Do what a page over all four levels does, 20 calls. Return how long it took."""
+    start = time.monotonic()
+    for number in range(5):
+        for alias in ALIASES:
+            caches[alias].get(f"key-{number}")
+    return time.monotonic() - start
+
+
+def pages_at_once(count=8):
+    """Return how long each of `count` pages took, each in a thread with its own connections."""
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda number: page(), range(count)))
+
+
+class BreakerTestCase(SimpleTestCase):
+    """A Redis of the test's own, with a value in it, and the four aliases on it."""
+
+    period = 0.05
+
+    def setUp(self):
+        self.server = RedisServer().start()
+        self.addCleanup(self.server.close)
+        self.use(self.url())
+
+    def url(self):
+        return self.server.url
+
+    def use(self, url):
+        """Point the caches at `url`."""
+        plain = {"CLIENT_CLASS": "mysite.caches.client.SafeClient"}
+        self.enterContext(override_settings(CACHES=redis_caches(url, **plain)))
+        self.breaker = breaker_of("default")
+        self.breaker.period = self.period
+        self.addCleanup(self.breaker.forget_threads)
+        self.warning = self.enterContext(mock.patch("mysite.caches.log.logger.warning"))
+
+    def lines(self):
+        """Return what was logged."""
+        return [call.args[0] % call.args[1:] for call in self.warning.call_args_list]
+
+    def assert_closes(self):
+        self.assertTrue(wait_until(lambda: not self.breaker.is_open), self.breaker.state())
+
+
+class HungRedisTests(BreakerTestCase):
+    """Redis accepts connections and answers nothing."""
+
+    def test_a_page_waits_for_one_timeout(self):
+        page()
+        self.server.hang()
+
+        self.assertLess(page(), TWO_TIMEOUTS)
+        self.assertIs(self.breaker.is_open, True)
+
+    def test_a_page_waits_for_one_timeout_when_nothing_is_connected_yet(self):
+        self.server.hang()
+
+        self.assertLess(page(), TWO_TIMEOUTS)
+
+    def test_eight_pages_at_once_wait_for_one_timeout_each(self):
+        pages_at_once()
+        self.server.hang()
+
+        self.assertLess(max(pages_at_once()), TWO_TIMEOUTS)
+        self.assertEqual(self.breaker.epoch, 1)
+
+    def test_nobody_waits_while_it_is_open_and_probed(self):
+        self.server.hang()
+        page()
+
+        with mock.patch.object(self.breaker, "_ping", wraps=self.breaker._ping) as ping:
+            slowest = 0
+            while ping.call_count < 3:
+                slowest = max(slowest, page())
+        self.assertLess(slowest, REDIS_TIMEOUT)
+
+    def test_a_pipeline_and_a_lock_do_not_wait_either(self):
+        self.server.hang()
+        page()
+
+        start = time.monotonic()
+        caches["default"].set_many({"a": 1, "b": 2})
+        with self.assertRaises(ConnectionError):
+            caches["default"].lock("lock", timeout=5).acquire(blocking=False)
+        self.assertLess(time.monotonic() - start, REDIS_TIMEOUT)
+
+    def test_hits_again_when_it_goes_on(self):
+        caches["default"].set("key", "value")
+        self.server.hang()
+        page()
+        self.assertIsNone(caches["default"].get("key"))
+
+        self.server.wake()
+
+        self.assert_closes()
+        self.assertEqual(caches["default"].get("key"), "value")
+
+    def test_its_thread_ends_when_the_breaker_closes(self):
+        self.server.hang()
+        page()
+        self.server.wake()
+
+        self.assert_closes()
+
+        def probing():
+            return [t for t in threading.enumerate() if t.name == f"redis-probe-{self.server.port}"]
+
+        self.assertTrue(wait_until(lambda: not probing()))
+
+
+class HungOnASocketTests(HungRedisTests):
+    """The same over a Unix socket."""
+
+    def url(self):
+        return self.server.unix_url
+
+
+class RealPeriodTests(BreakerTestCase):
+    """With the period that is set in production."""
+
+    period = PERIOD
+
+    def test_hits_again_within_a_period_and_a_second(self):
+        self.server.hang()
+        page()
+        self.server.wake()
+
+        start = time.monotonic()
+        self.assert_closes()
+        self.assertLess(time.monotonic() - start, PERIOD + 1)
+
+    def test_one_line_when_it_opens_and_one_when_it_closes(self):
+        self.server.hang()
+        pages_at_once()
+        page()
+        self.server.wake()
+        self.assert_closes()
+
+        opened, closed = self.lines()
+        self.assertRegex(opened, rf"127.0.0.1:{self.server.port} is down.*Timeout")
+        self.assertRegex(closed, r"is back after \d\.\d s")
+
+
+class StoppedRedisTests(BreakerTestCase):
+    """Redis is killed, and perhaps started again."""
+
+    def test_a_page_does_not_wait(self):
+        page()
+        self.server.kill()
+
+        self.assertLess(page(), REDIS_TIMEOUT)
+        self.assertIs(self.breaker.is_open, True)
+
+    def test_hits_again_after_a_start(self):
+        self.server.kill()
+        page()
+
+        self.server.start()
+
+        self.assert_closes()
+        caches["default"].set("key", "value")
+        self.assertEqual(caches["default"].get("key"), "value")
+
+    def test_a_restart_between_two_pages_is_no_outage(self):
+        pages_at_once()
+        self.server.kill()
+        self.server.start()
+
+        pages_at_once()
+
+        self.assertEqual(self.breaker.epoch, 0)
+        self.assertIs(caches["default"].set("key", 1), True)
+
+    def test_a_connection_lost_during_a_command_is_tried_again_once(self):
+        connection = caches["default"].client.get_client().connection_pool.get_connection()
+        self.server.command("CLIENT", "KILL", "TYPE", "normal")
+        answers = []
+
+        def ask():
+            connection.send_command("PING")
+            answers.append(connection.read_response())
+
+        connection.retry.call_with_retry(ask, lambda error: connection.disconnect())
+
+        self.assertEqual(answers, [b"PONG"])
+        self.assertIs(self.breaker.is_open, False)
+
+
+class RestartOnASocketTests(StoppedRedisTests):
+    """The same over a Unix socket."""
+
+    def url(self):
+        return self.server.unix_url
+
+
+class RefusingRedisTests(BreakerTestCase):
+    """Redis answers, but not with what was asked for."""
+
+    def test_a_rejected_password_opens_it(self):
+        self.server.command("CONFIG", "SET", "requirepass", "secret")
+
+        self.assertLess(page(), REDIS_TIMEOUT)
+        self.assertIn("AuthenticationError", self.breaker.state()["error"])
+
+        with Redis(port=self.server.port, password="secret") as client:
+            client.config_set("requirepass", "")
+        self.assert_closes()
+
+    def test_loading_opens_it_until_all_is_loaded(self):
+        # Redis looks at its clients after each 2 MB that it has loaded.
+        for number in range(10):
+            self.server.command("SET", f"key-{number}", os.urandom(3_000_000))
+        self.server.command("SAVE")
+        self.server.kill()
+        self.server.start("--key-load-delay", "100000", wait=False)  # Microseconds a key.
+        self.assertTrue(wait_until(self.is_loading))
+
+        self.assertLess(page(), TWO_TIMEOUTS)
+
+        self.assertIn("BusyLoadingError", self.breaker.state()["error"])
+        self.assert_closes()
+        self.assertFalse(self.is_loading())
+
+    def is_loading(self):
+        try:
+            self.server.command("GET", "key-0")
+        except BusyLoadingError:
+            return True
+        except ConnectionError:
+            pass
+        return False
+
+    def test_a_full_redis_still_answers_reads(self):
+        caches["default"].set("key", "old")
+        self.server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        self.server.command("CONFIG", "SET", "maxmemory", "1")
+
+        for number in range(20):
+            self.assertFalse(caches["default"].set(f"new-{number}", 1))
+
+        self.assertEqual(caches["default"].get("key"), "old")
+        self.assertIs(self.breaker.is_open, False)
+        self.assertEqual(len(self.lines()), 1)
+        self.assertIn("refuses a command", self.lines()[0])
+
+    def test_a_read_only_redis_still_answers_reads(self):
+        caches["default"].set("key", "old")
+        self.server.command("REPLICAOF", "127.0.0.1", str(free_port()))
+
+        self.assertFalse(caches["default"].set("new", 1))
+
+        self.assertEqual(caches["default"].get("key"), "old")
+        self.assertIs(self.breaker.is_open, False)
+
+    def test_a_forbidden_command_concerns_that_command_only(self):
+        caches["default"].set("key", "old")
+        self.server.command("ACL", "SETUSER", "default", "-del", "-ping")
+
+        self.assertFalse(caches["default"].delete("key"))
+
+        self.assertEqual(caches["default"].get("key"), "old")
+        self.assertIs(self.breaker.is_open, False)
+
+    def test_a_probe_that_is_not_allowed_to_ping_has_its_answer(self):
+        self.server.command("ACL", "SETUSER", "default", "-ping")
+
+        self.breaker.fail(ConnectionError("made up"))
+
+        self.assert_closes()
+
+
+class BrokenNetworkTests(BreakerTestCase):
+    """Between the blog and Redis there is a network."""
+
+    def use_proxy(self):
+        proxy = Proxy(self.server.port)
+        self.addCleanup(proxy.close)
+        self.use(proxy.url)
+        return proxy
+
+    def test_lost_packets_cost_one_timeout_in_all(self):
+        proxy = self.use_proxy()
+        pages_at_once()  # 32 connections, and none of them will be told.
+        proxy.drop()
+
+        self.assertLess(max(pages_at_once()), TWO_TIMEOUTS)
+        self.assert_closes()
+
+        self.assertLess(max(pages_at_once()), REDIS_TIMEOUT)
+        self.assertEqual(self.breaker.epoch, 1)
+
+    def test_an_unknown_host_name(self):
+        self.use("redis://redis.invalid")
+
+        self.assertLess(page(), TWO_TIMEOUTS)
+        self.assertIs(self.breaker.is_open, True)
+
+    def test_a_host_name_that_is_looked_up_for_ever(self):
+        # The one fault here that is not real: no test can break the machine's resolver.
+        done = threading.Event()
+        self.addCleanup(done.set)
+        real = socket.getaddrinfo
+
+        def slow(host, *args, **kwargs):
+            done.wait(10)
+            return real("127.0.0.1", *args, **kwargs)
+
+        self.use(f"redis://redis.example:{self.server.port}")
+        with mock.patch("socket.getaddrinfo", slow):
+            self.assertLess(page(), TWO_TIMEOUTS)
+            self.assertIn("Looking up redis.example", self.breaker.state()["error"])
+            done.set()
+            self.assert_closes()
+
+    def test_something_that_is_not_redis(self):
+        for answer in (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x00\xff" * 10, b""):
+            with self.subTest(answer=answer), answer_everything_with(answer) as listener:
+                self.use(f"redis://127.0.0.1:{listener.getsockname()[1]}")
+
+                self.assertLess(page(), TWO_TIMEOUTS)
+                self.assertIs(self.breaker.is_open, True)
+
+
+class UncoveredTests(BreakerTestCase):
+    """What IGNORE_EXCEPTIONS covers with SafeClient, and what it does not."""
+
+    def setUp(self):
+        super().setUp()
+        self.server.kill()
+        self.cache = caches["default"]
+
+    def test_these_answer_as_a_miss_does(self):
+        for call in (
+            *(lambda: self.cache.get("key"), lambda: self.cache.set("key", 1)),
+            *(lambda: self.cache.add("key", 1), lambda: self.cache.set_many({"key": 1})),
+            *(lambda: self.cache.delete("key"), lambda: self.cache.delete_many(["key"])),
+            *(lambda: self.cache.has_key("key"), lambda: self.cache.incr("key")),
+            *(lambda: self.cache.decr("key"), lambda: self.cache.touch("key", 1)),
+            *(lambda: self.cache.ttl("key"), lambda: self.cache.pttl("key")),
+            *(lambda: self.cache.persist("key"), lambda: self.cache.expire("key", 1)),
+            *(lambda: self.cache.pexpire("key", 1), lambda: self.cache.keys("*")),
+            *(lambda: self.cache.clear(), lambda: self.cache.delete_pattern("*")),
+            lambda: self.cache.incr_version("key"),
+        ):
+            self.assertIsNone(call())
+        self.assertEqual(self.cache.get_many(["key"]), {})
+        self.assertEqual(self.cache.get_or_set("key", lambda: "built"), "built")
+
+    def test_these_raise(self):
+        for call in (
+            lambda: self.cache.lock("key").acquire(blocking=False),
+            lambda: list(self.cache.iter_keys("*")),
+            lambda: list(self.cache.sscan_iter("key")),
+            lambda: self.cache.expire_at("key", 1),
+            lambda: self.cache.sadd("key", 1),
+            lambda: self.cache.hset("key", "field", 1),
+            lambda: self.cache.client.get_client().ping(),
+        ):
+            with self.assertRaises(RedisError):
+                call()
+
+
+class OnCloseTests(BreakerTestCase):
+    """What could not reach Redis is done again before anybody reads from it."""
+
+    def setUp(self):
+        super().setUp()
+        self.callbacks = self.enterContext(mock.patch.object(breaker_module, "_callbacks", []))
+
+    def test_a_callback_comes_before_any_read(self):
+        read = []
+
+        @breaker_module.on_close
+        def redo(breaker):
+            read.append(pages_at_once(1) and caches["default"].get("key"))
+            with ThreadPoolExecutor(1) as others:
+                read.append(others.submit(caches["default"].get, "key").result())
+
+        caches["default"].set("key", "value")
+        self.breaker.fail(ConnectionError("made up"))
+
+        self.assert_closes()
+        self.assertEqual(read, ["value", None])
+
+    def test_it_stays_open_until_the_callback_works(self):
+        errors = [ValueError("first"), ValueError("second")]
+
+        @breaker_module.on_close
+        def redo(breaker):
+            if errors:
+                raise errors.pop()
+
+        self.breaker.fail(ConnectionError("made up"))
+
+        self.assert_closes()
+        self.assertEqual(errors, [])
+        stays = [line for line in self.lines() if "stays unused until" in line]
+        self.assertEqual(len(stays), 1)
+
+    def test_it_stays_open_when_redis_fails_the_callback_unseen(self):
+        @breaker_module.on_close
+        def redo(breaker):
+            self.server.hang()
+            caches["default"].set("key", 1)
+
+        self.breaker.fail(ConnectionError("made up"))
+
+        self.assertIs(self.breaker.probe(), False)
+        self.assertIn("TimeoutError", self.breaker.state()["error"])
+
+    def test_whoever_changes_something_may_probe_at_once(self):
+        self.breaker.period = 60
+        self.breaker.fail(ConnectionError("made up"))
+
+        self.assertIs(self.breaker.probe(), True)
+
+        self.assertIs(caches["default"].set("key", 1), True)
+
+    def test_a_callback_may_probe(self):
+        answers = []
+        breaker_module.on_close(lambda breaker: answers.append(breaker.probe()))
+        self.breaker.fail(ConnectionError("made up"))
+
+        self.assertIs(self.breaker.probe(), True)
+
+        self.assertEqual(answers, [True])
+
+
+class BreakerStateTests(BreakerTestCase):
+    """One breaker a server, whatever redis-py and the operating system copy."""
+
+    period = 60
+
+    def test_the_aliases_share_it(self):
+        self.assertEqual({breaker_of(alias) for alias in ALIASES}, {self.breaker})
+
+    def test_a_copied_retry_keeps_it(self):
+        self.assertIs(copy.deepcopy(BreakerRetry(self.breaker)).breaker, self.breaker)
+
+    def test_another_server_has_another_one(self):
+        other = RedisServer().start()
+        self.addCleanup(other.close)
+        self.breaker.fail(ConnectionError("made up"))
+        self.use(other.url)
+
+        self.assertIs(self.breaker.is_open, False)
+
+    def test_state(self):
+        self.assertEqual(self.breaker.state()["redis"], "up")
+
+        self.breaker.fail(ConnectionError("made up"))
+
+        state = self.breaker.state()
+        self.assertEqual((state["redis"], state["error"]), ("down", "ConnectionError: made up"))
+        self.assertLess(time.time() - state["since"], 60)
+
+    def test_an_error_of_an_earlier_epoch_does_not_open_it_again(self):
+        epoch = self.breaker.epoch
+        self.breaker.fail(ConnectionError("made up"), epoch)
+        self.breaker.probe()
+
+        self.breaker.fail(ConnectionError("late"), epoch)
+
+        self.assertIs(self.breaker.is_open, False)
+
+    def test_flapping_logs_one_line_a_second(self):
+        start = time.monotonic()
+        for _ in range(50):
+            self.breaker.fail(ConnectionError("made up"))
+            self.breaker.probe()
+
+        self.assertLessEqual(len(self.lines()), 2 + 2 * (time.monotonic() - start))
+
+    def test_an_opening_nobody_logged_is_logged_while_it_lasts(self):
+        self.breaker.fail(ConnectionError("made up"))
+        self.breaker.probe()
+        self.server.kill()
+        self.breaker.fail(ConnectionError("too soon for a line"))
+
+        self.breaker.period = 0.05
+        self.breaker.forget_threads()
+        page()
+
+        self.assertTrue(wait_until(lambda: len(self.lines()) == 3))
+        self.assertIn("is down", self.lines()[-1])
+
+    def test_a_forked_child_probes_for_itself(self):
+        self.breaker.fail(ConnectionError("made up"))
+        self.breaker.period = 0.05
+        with warnings.catch_warnings():
+            # Python warns of forking with threads, which is what gunicorn --preload does.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            try:
+                page()
+                closed = wait_until(lambda: not self.breaker.is_open)
+                os._exit(0 if closed and caches["default"].set("child", 1) else 1)
+            finally:
+                os._exit(2)
+        _, status = os.waitpid(child, 0)
+
+        self.assertEqual(os.waitstatus_to_exitcode(status), 0)
+        self.assertIs(self.breaker.is_open, True)
+        self.assertEqual(self.server.command("EXISTS", "low-level:f1.1:child"), 1)
+
+    def test_a_refused_call_is_quick(self):
+        self.breaker.fail(ConnectionError("made up"))
+
+        start = time.monotonic()
+        for _ in range(1000):
+            caches["default"].get("key")
+        self.assertLess(time.monotonic() - start, 1)
+
+    def test_it_says_that_nobody_asked_redis(self):
+        self.breaker.fail(ConnectionError("made up"))
+
+        with self.assertRaisesRegex(BreakerOpen, "made up"):
+            caches["default"].client.get_client().ping()

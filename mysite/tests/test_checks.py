@@ -1,0 +1,70 @@
+"""The system check that looks for Redis."""
+
+import socket
+import time
+from contextlib import closing
+
+from django.core import checks
+from django.test import SimpleTestCase, override_settings
+from redis import Redis
+
+from mysite.checks import CHECK_TIMEOUT, redis_answers, redis_problem
+from mysite.private_redis import PrivateRedis
+from mysite.tests.processes import run
+
+NOBODY = "redis://127.0.0.1:1"  # Port 1 is tcpmux, which nobody has run for decades.
+
+
+class RedisCheckTests(SimpleTestCase):
+    """A missing Redis is a warning before anybody wonders why pages are slow."""
+
+    def test_a_redis_that_answers_is_no_warning(self):
+        self.assertEqual(redis_answers(None), [])
+
+    def test_the_check_is_registered(self):
+        self.assertEqual(checks.run_checks(tags=[checks.Tags.caches]), [])
+        self.assertIn(redis_answers, checks.registry.registry.get_checks())
+
+    @override_settings(REDIS_URL=NOBODY)
+    def test_a_missing_redis_is_a_warning_that_says_what_to_start(self):
+        (warning,) = redis_answers(None)
+
+        self.assertEqual((warning.id, warning.level), ("mysite.W001", checks.WARNING))
+        self.assertIn(NOBODY, warning.msg)
+        self.assertIn("redis-server", warning.hint)
+        self.assertIn("manage.py up", warning.hint)
+
+    @override_settings(REDIS_URL="redis://user:a%40secret@127.0.0.1:1/0?password=secret")
+    def test_the_warning_shows_no_password(self):
+        (warning,) = redis_answers(None)
+
+        self.assertIn("redis://127.0.0.1:1/0", warning.msg)
+        self.assertNotIn("secret", str(warning))
+
+    def test_a_wrong_password_is_named_as_the_reason(self):
+        with PrivateRedis() as redis, closing(Redis.from_url(redis.url)) as client:
+            client.config_set("requirepass", "right")
+
+            problems = [
+                redis_problem(f"unix://{credentials}{redis.socket}")
+                for credentials in (":right@", ":wrong@", "")
+            ]
+
+        self.assertIsNone(problems[0])
+        self.assertRegex(problems[1], "(?i)password")
+        self.assertRegex(problems[2], "(?i)authenticat")
+
+    def test_a_hung_redis_costs_no_more_than_the_timeout(self):
+        with socket.create_server(("127.0.0.1", 0)) as hung:
+            started = time.monotonic()
+            problem = redis_problem(f"redis://127.0.0.1:{hung.getsockname()[1]}")
+            seconds = time.monotonic() - started
+
+        self.assertRegex(problem, "(?i)no answer|timeout")
+        self.assertLess(seconds, CHECK_TIMEOUT * 3)
+
+    def test_manage_py_warns_and_goes_on(self):
+        done = run("manage.py", "check", REDIS_URL=NOBODY)
+
+        self.assertEqual(done.returncode, 0)
+        self.assertIn("mysite.W001", done.stderr)

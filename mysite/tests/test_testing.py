@@ -1,0 +1,94 @@
+"""The test runner: tests have a Redis of their own and can't touch another."""
+
+import re
+import warnings
+from contextlib import closing
+from pathlib import Path
+
+from django.conf import settings
+from django.core.cache import caches
+from django.test import SimpleTestCase
+from redis import Redis
+
+from mysite.private_redis import PrivateRedis, use_redis
+from mysite.tests.processes import run, wait_until
+
+SAMPLE = "mysite.tests.parallel_sample"
+
+# As manage.py, but with worker processes that start from nothing, as on macOS.
+SPAWN = """
+import multiprocessing, sys
+import manage
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    manage.main()
+"""
+
+
+class RunnerTests(SimpleTestCase):
+    """How these tests themselves are run."""
+
+    def test_every_cache_is_on_the_private_redis(self):
+        self.assertRegex(settings.REDIS_URL, r"^unix://.*/redis-[0-9a-f]+/redis\.sock$")
+        for alias, options in settings.CACHES.items():
+            with self.subTest(alias):
+                self.assertTrue(options["LOCATION"].startswith(f"{settings.REDIS_URL}?db="))
+                self.assertIs(caches[alias].set("key", "value"), True)
+
+    def test_a_cache_that_cannot_be_moved_is_an_error(self):
+        with (
+            self.settings(CACHES={"other": {"BACKEND": "x", "LOCATION": "redis://127.0.0.1"}}),
+            self.assertRaises(KeyError),
+        ):
+            use_redis("unix:///nowhere")
+
+    def test_a_deprecation_in_this_project_is_an_error(self):
+        def warn(module):
+            warnings.warn_explicit("old", DeprecationWarning, "file.py", 1, module=module)
+
+        for module in ("mysite.checks", "blog.views", "blog"):
+            with self.subTest(module), self.assertRaises(DeprecationWarning):
+                warn(module)
+        with warnings.catch_warnings(record=True):
+            warn("blogging.elsewhere")
+
+
+class RunTests(SimpleTestCase):
+    """A whole run, next to a Redis that is none of its business."""
+
+    def setUp(self):
+        self.other = self.enterContext(PrivateRedis())
+        self.client = self.enterContext(closing(Redis.from_url(self.other.url)))
+        self.connections = self.client.info("stats")["total_connections_received"]
+
+    def run_tests(self, *arguments):
+        """Run the sample tests; return the processes and the URLs they had."""
+        done = run(*arguments, REDIS_URL=self.other.url)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        reports = re.findall(r"^(\d+) of \d+: unix://(\S+)$", done.stdout, re.MULTILINE)
+        self.assertEqual(len(reports), 2, done.stdout)
+        return {pid for pid, _ in reports}, {Path(path) for _, path in reports}
+
+    def assertLeftNothingAndTouchedNothing(self, sockets):
+        self.assertNotIn(self.other.socket, sockets)
+        for socket in sockets:
+            self.assertTrue(wait_until(lambda path=socket: not path.parent.exists()))
+        self.assertEqual(self.client.info("stats")["total_connections_received"], self.connections)
+
+    def test_a_run_in_one_process(self):
+        processes, sockets = self.run_tests("manage.py", "test", SAMPLE)
+
+        self.assertEqual((len(processes), len(sockets)), (1, 1))
+        self.assertLeftNothingAndTouchedNothing(sockets)
+
+    def test_each_parallel_process_has_its_own_redis(self):
+        processes, sockets = self.run_tests("manage.py", "test", "--parallel", "2", SAMPLE)
+
+        self.assertEqual(len(processes), len(sockets))
+        self.assertLeftNothingAndTouchedNothing(sockets)
+
+    def test_each_spawned_process_has_its_own_redis(self):
+        processes, sockets = self.run_tests("-c", SPAWN, "test", "--parallel", "2", SAMPLE)
+
+        self.assertEqual(len(processes), len(sockets))
+        self.assertLeftNothingAndTouchedNothing(sockets)

@@ -1,0 +1,268 @@
+"""
+What one request asked of the caches, and what each level answered.
+
+An Event is made by `recording()`, filled by WatchedRedis, summed up by `answers()`, and
+sent to the stream as `as_json()`. Its JSON form is described in README.md.
+
+How the sums are made, so that they are true:
+
+- A lookup is one key that was asked for. It is a hit when Redis has a value, whatever it
+  is: a cached None, or what equals the default, is a hit.
+- A page is one lookup, though Django asks for two keys (which headers does it vary on, and
+  the page). It is a hit when both came back and nobody refused the page.
+- A key that this request wrote and then reads is no lookup: a cold get_or_set() is GET,
+  SET NX, GET, and one miss.
+- A command that failed because Redis is away is neither: the level is down.
+- `stored` is what Redis said OK to.
+"""
+
+import itertools
+import json
+import os
+import secrets
+import socket
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+# What a command is to a key.
+LOOKUP = "lookup"
+PAGE = "page"  # The page itself, read or written, as Django's page cache names it.
+VARY = "vary"  # The list of headers that the page varies on.
+ASIDE = "aside"  # Asked in the same command as a page.
+READBACK = "readback"  # Written by this very request.
+WRITE = "write"
+DELETE = "delete"
+OTHER = "other"
+
+# What became of it, where hit or miss doesn't say everything.
+STORED = "stored"
+NOT_STORED = "not stored"
+REFUSED = "refused"  # Redis has a value, but the cache client doesn't accept it: a miss.
+COLLAPSED = "collapsed"  # A miss that another request is building already.
+STALE = "stale"  # A hit whose time is over: its ttl is negative.
+DOWN = "down"  # Redis did not answer.
+ERROR = "error"  # Redis answered with an error.
+
+# Operations that an event in the stream tells one by one. The sums have all of them.
+MAX_OPS = 50
+
+
+@dataclass(slots=True)
+class Op:
+    """One key of one command."""
+
+    verb: str
+    level: str
+    key: str
+    kind: str
+    hit: bool | None  # None for what is no read
+    size: int  # bytes of the value as Redis has it
+    ns: int  # its share of the round trip's time
+    ttl: int | None  # milliseconds left, None when unknown or without a timeout
+    source: str  # the line that asked, e.g. blog/views.py:88
+    note: str
+
+    def as_list(self):
+        """Return the values in the order of OP_FIELDS."""
+        return [
+            *(self.verb, self.level, self.key[:200], self.kind, self.hit, self.size),
+            *(self.ns // 1000, self.ttl, self.source[:120], self.note),
+        ]
+
+
+OP_FIELDS = ("verb", "level", "key", "kind", "hit", "bytes", "us", "ttl", "source", "note")
+
+
+@dataclass(slots=True)
+class Answer:
+    """What one level answered to one request."""
+
+    level: str
+    hits: int = 0
+    misses: int = 0
+    failed: int = 0  # lookups that Redis did not answer
+    ns: int = 0
+    size: int = 0  # bytes of what was found or stored
+    ttl: int | None = None  # milliseconds, of the entry among them that dies first
+    stored: int = 0
+    down: bool = False
+    page: Op | None = None  # The op that says what became of the lookup of a whole page.
+    page_stored: Op | None = None
+    source: str = ""
+
+    @property
+    def lookups(self):
+        """How many lookups this level was asked for."""
+        return self.hits + self.misses + self.failed
+
+    @property
+    def page_hit(self):
+        """Whether the level answered with a whole page."""
+        return self.page is not None and self.page.kind is PAGE and bool(self.page.hit)
+
+    @property
+    def word(self):
+        """hit, miss, H/N when mixed, down, or "" when nothing was looked up."""
+        if self.down:
+            return "down"
+        if self.misses:
+            return f"{self.hits}/{self.hits + self.misses}" if self.hits else "miss"
+        return "hit" if self.hits else ""
+
+    def as_dict(self):
+        """Return what the stream tells of this level."""
+        return {
+            **{"level": self.level, "word": self.word},
+            **{"hits": self.hits, "misses": self.misses, "failed": self.failed},
+            **{"us": self.ns // 1000, "bytes": self.size, "ttl": self.ttl, "stored": self.stored},
+        }
+
+    def count(self, op):
+        """Add `op` to the sums."""
+        self.ns += op.ns
+        kind = op.kind
+        if op.note is DOWN:
+            self.down = True
+            if kind is PAGE or kind is VARY:
+                self.page = op
+            elif kind is LOOKUP:
+                self.failed += 1
+        elif kind is VARY:
+            if op.hit is not None:
+                self.page = op
+        elif kind is PAGE:
+            if op.hit is None:
+                if op.note is STORED:
+                    self.page_stored = op
+            elif self.page is None or self.page.hit or self.page.kind is PAGE:
+                # Django doesn't use a page whose list of headers is missing.
+                self.page = op
+        elif kind is LOOKUP:
+            if op.hit:
+                self.hits += 1
+                self.add_entry(op)
+            else:
+                self.misses += 1
+            self.source = self.source or op.source
+        elif op.note is STORED:
+            self.stored += 1
+            if self.page is None:
+                self.add_entry(op)
+
+    def count_page(self):
+        """Add the page, which is one lookup, after all its ops have been seen."""
+        page = self.page
+        self.source = page.source
+        if page.note is DOWN:
+            self.failed += 1
+        elif self.page_hit:
+            self.hits += 1
+            self.add_entry(page)
+        else:
+            self.misses += 1
+        if self.page_stored:
+            self.stored += 1
+            self.add_entry(self.page_stored)
+
+    def add_entry(self, op):
+        """Add the size of an entry, and its TTL if it is the lowest so far."""
+        self.size += op.size
+        if op.ttl is not None and (self.ttl is None or op.ttl < self.ttl):
+            self.ttl = op.ttl
+
+
+@dataclass(slots=True)
+class Event:
+    """One request."""
+
+    id: str
+    ops: list = field(default_factory=list)
+    written: set = field(default_factory=set)  # keys, for READBACK
+    own_ns: int = 0  # what watching cost, as far as it can see that itself
+    task: object = None  # of an async request
+    at: float = 0  # Unix time
+    method: str = ""
+    path: str = ""  # without the query string, which may be nobody else's business
+    status: int = 0
+    ns: int = 0
+    cache_status: str = ""
+    answers: dict = field(default_factory=dict)  # level: Answer
+
+    def last_read(self, key):
+        """Return the latest op that read `key`, or None."""
+        return next((op for op in reversed(self.ops) if op.key == key and op.hit is not None), None)
+
+    def sum_up(self):
+        """Set `answers` from `ops`."""
+        answers = self.answers = {}
+        for op in self.ops:
+            answer = answers.get(op.level)
+            if answer is None:
+                answer = answers[op.level] = Answer(op.level)
+            answer.count(op)
+        for answer in answers.values():
+            if answer.page is not None:
+                answer.count_page()
+
+    def as_json(self):
+        """Return the event as one line of JSON. Only the publishing thread spends time on it."""
+        return json.dumps(
+            {
+                "kind": "request",
+                "id": self.id,
+                "at": round(self.at, 3),
+                "worker": worker(),
+                "method": self.method[:20],
+                "path": self.path[:300],
+                "status": self.status,
+                "us": self.ns // 1000,
+                "watch_us": self.own_ns // 1000,
+                "cache_status": self.cache_status,
+                "levels": [answer.as_dict() for answer in self.answers.values()],
+                "ops": [op.as_list() for op in self.ops[:MAX_OPS]],
+                "left_out": max(0, len(self.ops) - MAX_OPS),
+            },
+            separators=(",", ":"),
+        )
+
+
+current = ContextVar("watch_event", default=None)  # The Event that commands are noted in.
+
+
+@contextmanager
+def recording():
+    """Note every command of this thread or task in an Event until the block ends."""
+    event = Event(new_id())
+    token = current.set(event)
+    try:
+        yield event
+    finally:
+        current.reset(token)
+        event.at = time.time()
+        event.sum_up()
+
+
+# An id a request: random for the process, then counted. uuid4() costs ten times as much.
+_process = {}
+
+
+def _name_process():
+    _process["prefix"] = secrets.token_hex(3)
+    _process["numbers"] = itertools.count(1)
+    _process["worker"] = f"{socket.gethostname()[:40]}:{os.getpid()}"
+
+
+_name_process()
+os.register_at_fork(after_in_child=_name_process)
+
+
+def new_id():
+    """Return an id that no other request of any process has."""
+    return f"{_process['prefix']}{next(_process['numbers']):x}"
+
+
+def worker():
+    """Return which process this is: host (or container) and process id."""
+    return _process["worker"]

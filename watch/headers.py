@@ -1,0 +1,152 @@
+"""
+The two headers: Cache-Status (RFC 9211) and Server-Timing (W3C).
+
+    Cache-Status: "django-view"; hit; ttl=57, "django-site"; fwd=bypass; detail=kept-by-view
+    Server-Timing: app;dur=4.1, req;desc="1f0c9a2b@1767225600",
+        fragment;dur=0.25;desc="hit n=2 ttl=19 b=336",
+        f;dur=0.12;desc="hit template.cache.months.d41d... blog/archive.html:4 ttl=19 b=202", ...
+
+What comes from keys, paths and files is percent-encoded down to characters that mean
+nothing in a header, so it can neither end a quoted string nor begin another header.
+"""
+
+import re
+from functools import lru_cache
+from urllib.parse import quote
+
+from watch.event import COLLAPSED, DOWN, LOOKUP
+
+MAX_TIMING = 2048  # bytes of Server-Timing
+DROPPED = len(', dropped;desc="00000"')  # bytes kept free for saying how much was left out
+MAX_KEY = 80  # characters of a key in it
+
+# Neither `"`, `\`, `,` nor `;`: a consumer that splits at these before it looks for quotes
+# reads the header right as well.
+_SAFE = "!#$&'()*+-./:=?@[]^_`{|}~"
+
+
+@lru_cache(maxsize=4096)
+def clean(text):
+    """Return `text` with everything percent-encoded that has a meaning in a header."""
+    return quote(text, safe=_SAFE, errors="backslashreplace")
+
+
+@lru_cache(maxsize=64)
+def token(name):
+    """Return `name` as a token, which both headers allow unquoted."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name) or "-"
+
+
+def cache_status(event, settings, request, response):
+    """
+    Return Cache-Status, the level closest to the view first.
+
+    It has a member for each level that was asked for the page, and always one for the site
+    level: every request passes it, so if it was not asked, that has a reason.
+    """
+    members, inner = [], None
+    for level in reversed(settings.levels):
+        answer = event.answers.get(level)
+        if level != settings.site and answer is not None and answer.page is not None:
+            members.append(_member(answer, response))
+            inner = level
+    if settings.site is not None:
+        answer = event.answers.get(settings.site)
+        if request.method not in ("GET", "HEAD"):
+            members.append(f'"django-{token(settings.site)}"; fwd=method')
+        elif answer is not None and answer.page is not None:
+            members.append(_member(answer, response))
+        else:
+            reason = f"kept-by-{token(inner)}" if inner else why_not(request, response)
+            members.append(f'"django-{token(settings.site)}"; fwd=bypass; detail={reason}')
+    return ", ".join(members)
+
+
+def _member(answer, response):
+    """Return what a level that was asked for the page says about it."""
+    name, page, stored = f'"django-{token(answer.level)}"', answer.page, answer.page_stored
+    if answer.down:
+        return f"{name}; fwd=bypass; detail=redis-down"
+    if answer.page_hit:
+        return f"{name}; hit{_ttl(page)}"
+    if stored is not None:
+        return f"{name}; fwd=uri-miss; stored{_ttl(stored)}"
+    if page.note is COLLAPSED:
+        return f"{name}; fwd=uri-miss; collapsed"
+    if reason := opted_out(response):
+        return f"{name}; fwd=bypass; detail={reason}"
+    return f"{name}; fwd=uri-miss"
+
+
+def _ttl(op):
+    return "" if op.ttl is None else f"; ttl={op.ttl // 1000}"
+
+
+def opted_out(response):
+    """Return why the page cache must not store this response, as far as it says so, or ""."""
+    control = response.headers.get("Cache-Control", "").lower()
+    if "no-store" in control:
+        return "never-cache"
+    if "private" in control:
+        return "private"
+    if response.cookies and "cookie" in response.headers.get("Vary", "").lower():
+        return "cookie"
+    return ""
+
+
+def why_not(request, response):
+    """Return why no page level was asked, as a token."""
+    control = response.headers.get("Cache-Control", "").lower()
+    if reason := opted_out(response):
+        return reason
+    if "no-cache" in control or re.search(r"max-age=0\b", control):
+        return "never-cache"
+    if response.streaming:
+        return "streaming"
+    if not hasattr(request, "_cache_update_cache"):
+        # A middleware above FetchFromCacheMiddleware answered, e.g. with a redirect.
+        return "not-reached"
+    if response.status_code not in (200, 304):
+        return f"status-{response.status_code}"
+    return "opted-out"
+
+
+def server_timing(event, settings):
+    """Return Server-Timing: the request, each level that was asked, then key by key."""
+    parts = [f"app;dur={event.ns / 1e6:.2f}", f'req;desc="{event.id}@{int(event.at)}"']
+    for level in settings.levels:
+        answer = event.answers.get(level)
+        if answer is not None and (word := answer.word):
+            ttl = -1 if answer.ttl is None else answer.ttl // 1000
+            at = f" at={clean(answer.source)}" if answer.page is not None else ""
+            parts.append(
+                f"{token(level)};dur={answer.ns / 1e6:.2f};"
+                f'desc="{word} n={answer.lookups} ttl={ttl} b={answer.size}{at}"'
+            )
+    parts.append(f"watch;dur={event.own_ns / 1e6:.2f}")
+    lookups = [op for op in event.ops if op.kind is LOOKUP]
+    if not lookups:
+        return ", ".join(parts)
+    room = MAX_TIMING - DROPPED - sum(len(part) + 2 for part in parts)
+    for number, op in enumerate(lookups):
+        part = _key_metric(op)
+        room -= len(part) + 2
+        if room < 0:
+            parts.append(f'dropped;desc="{len(lookups) - number}"')
+            break
+        parts.append(part)
+    return ", ".join(parts)
+
+
+def _key_metric(op):
+    """Return the metric of one key: f for a template fragment, l for any other."""
+    name = "f" if ":template.cache." in op.key else "l"
+    word = "down" if op.note is DOWN else "hit" if op.hit else "miss"
+    # The prefix, which is the level, and the version say nothing new.
+    key = op.key.split(":", 2)[-1]
+    if len(key) > MAX_KEY:
+        key = f"{key[: MAX_KEY - 21]}~{key[-20:]}"
+    ttl = "" if op.ttl is None else f" ttl={op.ttl // 1000}"
+    size = f" b={op.size}" if op.size else ""
+    source = clean(op.source) or "-"
+    return f'{name};dur={op.ns / 1e6:.2f};desc="{word} {clean(key)} {source}{ttl}{size}"'

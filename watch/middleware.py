@@ -1,0 +1,132 @@
+"""
+The middleware: watches one request, adds the two headers, and hands the event to the feed.
+
+It stands first in MIDDLEWARE, outside UpdateCacheMiddleware, so nothing it adds is ever
+cached: what Redis holds is the same with the watch on or off.
+"""
+
+import asyncio
+import logging
+import time
+from time import perf_counter_ns
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+
+from watch.conf import config
+from watch.event import Event, current, new_id
+from watch.feed import feed
+from watch.headers import cache_status, server_timing
+
+_logger = logging.getLogger("watch")
+
+
+class WatchMiddleware:
+    """First in MIDDLEWARE. For sync and async views, and for responses that stream."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request):
+        if self.is_async:
+            return self.__acall__(request)
+        if request.path.startswith(config().skip_paths):
+            return self.get_response(request)
+        event = Event(new_id())
+        token = current.set(event)
+        start = perf_counter_ns()
+        try:
+            response = self.get_response(request)
+        finally:
+            current.reset(token)
+        return _report(event, request, response, perf_counter_ns() - start)
+
+    async def __acall__(self, request):
+        if request.path.startswith(config().skip_paths):
+            return await self.get_response(request)
+        event = Event(new_id(), task=asyncio.current_task())
+        token = current.set(event)
+        start = perf_counter_ns()
+        try:
+            response = await self.get_response(request)
+        finally:
+            current.reset(token)
+        return _report(event, request, response, perf_counter_ns() - start)
+
+
+def _report(event, request, response, ns):
+    """Put the headers on the response, and the event on its way."""
+    begin = perf_counter_ns()
+    try:
+        settings = config()
+        event.ns, event.at = ns, time.time()
+        event.method, event.path = request.method, request.path
+        event.status = response.status_code
+        event.sum_up()
+        event.cache_status = cache_status(event, settings, request, response)
+        _append(response.headers, "Cache-Status", event.cache_status)
+        event.own_ns += perf_counter_ns() - begin
+        _append(response.headers, "Server-Timing", server_timing(event, settings))
+        if response.streaming and not getattr(response, "file_to_stream", None):
+            _watch_stream(event, response)
+        else:
+            feed.put(event)
+    except Exception:
+        # A page that works must not become an error because somebody watches it.
+        _logger.exception("Can't report on %.200r", request.path)
+    return response
+
+
+def _append(headers, name, value):
+    """Add to what the view, or a cache behind it, has said already."""
+    if value:
+        before = headers.get(name)
+        headers[name] = f"{before}, {value}" if before else value
+
+
+def _watch_stream(event, response):
+    """Note what the body asks the caches for, and send the event when it has ended."""
+    watch = _AsyncWatchedBody if response.is_async else _WatchedBody
+    response.streaming_content = watch(event, response.streaming_content)
+
+
+class _WatchedBody:
+    """An iterator over the body in which commands are noted."""
+
+    def __init__(self, event, chunks):
+        self.event = event
+        self.chunks = chunks
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        token = current.set(self.event)
+        try:
+            return next(self.chunks)
+        finally:
+            current.reset(token)
+
+    def close(self):
+        """Called by the response when it is closed, also when nobody read to the end."""
+        self.event.sum_up()
+        feed.put(self.event)
+
+
+class _AsyncWatchedBody(_WatchedBody):
+    """The same for an asynchronous body."""
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        token = current.set(self.event)
+        try:
+            return await anext(self.chunks)
+        finally:
+            current.reset(token)

@@ -1,0 +1,161 @@
+"""
+Which line asked the cache: of a template, a view, the settings, or any of your code.
+
+The stack is walked upwards from the command. It leads through redis-py and django-redis to
+the method of the cache backend that was called; the first line of the project above that
+is the answer. Project code below that method, such as a CLIENT_CLASS, is part of the
+cache and asked nothing.
+"""
+
+import inspect
+import sys
+from functools import cache, lru_cache, partial
+from pathlib import Path
+
+import django.core.cache.backends.base
+import django.middleware.cache
+import django.templatetags.cache
+from django.conf import settings
+from django.core.cache import caches
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+from watch.conf import config
+
+# What the frames of a file are. A file of the project has its short name instead.
+LIBRARY, BACKEND, PAGES, FRAGMENTS, END = object(), object(), object(), object(), object()
+
+OWN_FOLDER = Path(__file__).parent
+
+# Path of a file, as code objects have it: one of the above. By path, because Python hashes
+# the whole content of a code object each time it is looked up.
+_files = {}
+
+
+def line_that_asked(event):
+    """Return the line behind the command that is being sent, e.g. `blog/archive.html:12`."""
+    frame = sys._getframe(2)
+    own = library = None
+    is_below_backend = True
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        file = _files.get(filename) or _classify(filename)
+        if file is LIBRARY:
+            if library is None and not is_below_backend:
+                library = frame
+        elif file is BACKEND:
+            own = library = None
+            is_below_backend = False
+        elif file is PAGES:
+            return _line_of_middleware(frame.f_locals.get("self"))
+        elif file is FRAGMENTS:
+            node = frame.f_locals["self"]
+            return f"{node.origin.template_name}:{node.token.lineno}"
+        elif file is END:
+            break
+        elif own is None:
+            own = f"{file}:{frame.f_lineno}"
+            if not is_below_backend:
+                return own
+        frame = frame.f_back
+    if own is None and event.task is not None:
+        own = _line_that_awaits(event.task)
+    if own is None and library is not None:
+        own = f"{_short_name(library.f_code.co_filename)}:{library.f_lineno}"
+    return own or ""
+
+
+def _classify(filename):
+    file = _special_files().get(filename)
+    if file is None:
+        path, root = Path(filename), config().root
+        is_own = (
+            path.is_relative_to(root)
+            and path.parent != OWN_FOLDER
+            # A virtual environment often lives inside the project's folder.
+            and not {"site-packages", "dist-packages"} & set(path.parts)
+        )
+        file = str(path.relative_to(root)) if is_own else LIBRARY
+    _files[filename] = file
+    return file
+
+
+@cache
+def _special_files():
+    """Return the files whose frames say who asked."""
+    backends = {type(caches[alias]) for alias in settings.CACHES}
+    files = {inspect.getfile(base) for backend in backends for base in backend.__mro__[:-1]}
+    return dict.fromkeys(files, BACKEND) | {
+        django.core.cache.backends.base.__file__: BACKEND,
+        django.middleware.cache.__file__: PAGES,
+        django.templatetags.cache.__file__: FRAGMENTS,
+        str(OWN_FOLDER / "middleware.py"): END,
+    }
+
+
+@lru_cache(maxsize=1000)
+def _line_of_middleware(middleware):
+    """Return the view that cache_page decorates, or the line of MIDDLEWARE in the settings."""
+    name = f"{type(middleware).__module__}.{type(middleware).__qualname__}"
+    if name not in settings.MIDDLEWARE and hasattr(middleware, "page_timeout"):
+        return line_of_view(middleware.get_response)
+    file = inspect.getfile(sys.modules[settings.SETTINGS_MODULE])
+    lines = Path(file).read_text().splitlines()
+    number = next((number for number, line in enumerate(lines, 1) if name in line), None)
+    return f"{_short_name(file)}:{number}" if number else _short_name(file)
+
+
+def line_of_view(view):
+    """Return where a view begins, decorators included, e.g. `blog/views.py:88`."""
+    view = inspect.unwrap(view)
+    while isinstance(view, partial):
+        view = view.func
+    view = getattr(view, "view_class", view)
+    if not hasattr(view, "__code__") and not isinstance(view, type):
+        view = type(view)
+    try:
+        if isinstance(view, type):
+            file, line = inspect.getfile(view), inspect.getsourcelines(view)[1]
+        else:
+            file, line = view.__code__.co_filename, view.__code__.co_firstlineno
+    except (OSError, TypeError):
+        return ""
+    return f"{_short_name(file)}:{line}"
+
+
+def _line_that_awaits(task):
+    """
+    Return the innermost line of the project that the task waits at.
+
+    aget() and its like run in a thread, where the stack doesn't lead back to the view.
+    """
+    own = None
+    awaited = task.get_coro()
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None)
+        if frame is not None:
+            filename = frame.f_code.co_filename
+            file = _files.get(filename) or _classify(filename)
+            if isinstance(file, str):
+                own = f"{file}:{frame.f_lineno}"
+        awaited = getattr(awaited, "cr_await", None)
+    return own
+
+
+def _short_name(filename):
+    """Return the path below the project's folder, or below site-packages."""
+    path = Path(filename)
+    if path.is_relative_to(config().root) and "site-packages" not in path.parts:
+        return str(path.relative_to(config().root))
+    parts = path.parts
+    for folder in ("site-packages", "dist-packages"):
+        if folder in parts:
+            return "/".join(parts[parts.index(folder) + 1 :])
+    return "/".join(parts[-2:])
+
+
+@receiver(setting_changed)
+def _forget(**kwargs):
+    _files.clear()
+    _special_files.cache_clear()
+    _line_of_middleware.cache_clear()
