@@ -9,12 +9,12 @@ import re
 import time
 from functools import partial
 
-from django.core.cache import cache, caches
+from django.core.cache import cache
 from django.core.cache.utils import make_template_fragment_key
 from django.db import transaction
 from django.db.models.signals import post_save, pre_delete, pre_save
 
-from mysite.caches.pages import new_generations
+from mysite.caches.invalidation import invalidate
 
 # Whole site: CACHE_MIDDLEWARE_SECONDS in mysite/settings.py.
 
@@ -88,11 +88,10 @@ def drop_after_commit(pages):
 
 
 def drop(pages):
-    """Drop them now. Its cost grows with `pages`, not with what Redis holds."""
-    for level in ("site", "view"):
-        new_generations(level, [generation for alias, generation in pages if alias == level])
-    caches["template_fragments"].delete_many(ARCHIVE_FRAGMENT_KEYS)
-    cache.delete(SEARCH_GENERATION_KEY)
+    """Drop them now. What it costs grows with `pages`, not with what Redis holds."""
+    keys = {"template_fragments": ARCHIVE_FRAGMENT_KEYS, "default": [SEARCH_GENERATION_KEY]}
+    # Also when Redis is away: then it is done before anybody reads from Redis again.
+    invalidate(pages, keys)
 
 
 def before_save(sender, instance, **kwargs):

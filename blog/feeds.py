@@ -1,11 +1,18 @@
 """The Atom feed and the sitemap. The whole-site level keeps both."""
 
+import re
+
 from django.contrib.sitemaps import Sitemap
 from django.contrib.syndication.views import Feed
 from django.urls import reverse
 from django.utils.feedgenerator import Atom1Feed
 
 from blog.models import Post, Tag
+
+
+def xml_text(text):
+    """Return `text` without the control characters that XML can't express."""
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "", text)
 
 
 class LatestPosts(Feed):
@@ -20,10 +27,10 @@ class LatestPosts(Feed):
         return Post.objects.published().prefetch_related("tags")[:20]
 
     def item_title(self, item):
-        return item.title
+        return xml_text(item.title)
 
     def item_description(self, item):
-        return item.body_html()
+        return xml_text(item.body_html())
 
     def item_pubdate(self, item):
         return item.published_at
@@ -32,7 +39,7 @@ class LatestPosts(Feed):
         return item.updated_at
 
     def item_categories(self, item):
-        return [tag.name for tag in item.tags.all()]
+        return [xml_text(tag.name) for tag in item.tags.all()]
 
 
 class PostSitemap(Sitemap):

@@ -1,6 +1,7 @@
 """The comment form, and the limit on how fast one visitor may comment."""
 
 import hashlib
+from urllib.parse import quote, unquote
 
 from django import forms
 from django.conf import settings
@@ -19,7 +20,10 @@ class CommentForm(forms.ModelForm):
     class Meta:
         model = Comment
         fields = ["author", "body"]
-        widgets = {"body": forms.Textarea(attrs={"rows": 6, "maxlength": 4000})}
+        widgets = {
+            "author": forms.TextInput(attrs={"autocomplete": "nickname"}),
+            "body": forms.Textarea(attrs={"rows": 6}),
+        }
 
     def __init__(self, data, *, request, post):
         name = visitor_name(request)
@@ -49,7 +53,7 @@ class CommentForm(forms.ModelForm):
         """Let the visitor's browser keep the name, for the next form and the archive's greeting."""
         response.set_signed_cookie(
             NAME_COOKIE,
-            self.cleaned_data["author"],
+            quote(self.cleaned_data["author"]),  # A header has no place for 王小明.
             max_age=NAME_COOKIE_AGE,
             secure=settings.SESSION_COOKIE_SECURE,
             httponly=True,
@@ -59,7 +63,7 @@ class CommentForm(forms.ModelForm):
 
 def visitor_name(request):
     """Return the name that the visitor last commented under, or an empty string."""
-    return request.get_signed_cookie(NAME_COOKIE, "", max_age=NAME_COOKIE_AGE)
+    return unquote(request.get_signed_cookie(NAME_COOKIE, "", max_age=NAME_COOKIE_AGE))
 
 
 def visitor_address(request):

@@ -1,5 +1,8 @@
 """What Django's page cache can't know by itself about the pages of this blog."""
 
+import re
+from urllib.parse import urlencode
+
 from django.http import QueryDict
 from django.utils.cache import patch_cache_control
 
@@ -22,6 +25,7 @@ class PageMiddleware:
        keeps its max-age, because UpdateCacheMiddleware has stored it before this.
     """
 
+    PAGINATED = re.compile(r"/$|/tags/")
     BROWSER_MAY_KEEP = ("/about/", "/sitemap.xml")
 
     def __init__(self, get_response):
@@ -33,17 +37,16 @@ class PageMiddleware:
             with page(None, None):
                 return self.get_response(request)
         if request.META.get("QUERY_STRING"):
-            number = QueryDict(request.META["QUERY_STRING"]).get("page")
-            query = QueryDict(mutable=True)
-            if number not in (None, "1"):
-                query["page"] = number
-            request.META["QUERY_STRING"] = query.urlencode()
+            number = QueryDict(request.META["QUERY_STRING"]).get("page", "1")
+            matters = number != "1" and self.PAGINATED.match(request.path_info)
+            request.META["QUERY_STRING"] = urlencode({"page": number}) if matters else ""
         # Public pages answer nobody in particular. Left in, each value of this header
         # would be an entry of its own.
         request.META.pop("HTTP_AUTHORIZATION", None)
         with page(*kept):
             response = self.get_response(request)
         if response.status_code == 200 and request.path_info not in self.BROWSER_MAY_KEEP:
-            del response["Cache-Control"], response["Expires"]
+            # With a date alone, nobody would hear that the newest post was deleted.
+            del response["Cache-Control"], response["Expires"], response["Last-Modified"]
             patch_cache_control(response, no_cache=True)
         return response

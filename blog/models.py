@@ -19,7 +19,8 @@ class InvalidatingQuerySet(models.QuerySet):
     Docs: https://docs.djangoproject.com/en/5.2/ref/models/querysets/#update
     """
 
-    post_field = "pk"
+    post_field = "pk"  # The way from a row to the posts that show it.
+    natural_key = "slug"  # What finds a row again that bulk_create() gave no primary key.
 
     def post_pks(self):
         """Return the primary keys of the posts that show these rows."""
@@ -28,11 +29,11 @@ class InvalidatingQuerySet(models.QuerySet):
     @transaction.atomic
     def update(self, **kwargs):
         """Update, as bulk_update() does through this method, and invalidate."""
-        posts = self.post_pks()
-        before = caching.shown_on(posts)
-        rows = super().update(**kwargs)
-        caching.drop_after_commit(before | caching.shown_on(posts))
-        return rows
+        rows = self.model.objects.filter(pk__in=list(self.values_list("pk", flat=True)))
+        before = caching.shown_on(rows.post_pks())
+        updated = super().update(**kwargs)
+        caching.drop_after_commit(before | caching.shown_on(rows.post_pks()))
+        return updated
 
     update.alters_data = True
 
@@ -40,8 +41,8 @@ class InvalidatingQuerySet(models.QuerySet):
     def bulk_create(self, objs, *args, **kwargs):
         """Create and invalidate."""
         objs = super().bulk_create(objs, *args, **kwargs)
-        created = self.model.objects.filter(pk__in=[row.pk for row in objs])
-        caching.drop_after_commit(caching.shown_on(created.post_pks()))
+        keys = {f"{self.natural_key}__in": [getattr(row, self.natural_key) for row in objs]}
+        caching.drop_after_commit(caching.shown_on(self.model.objects.filter(**keys).post_pks()))
         return objs
 
     bulk_create.alters_data = True
@@ -62,6 +63,7 @@ class Tag(models.Model):
 
     class Meta:
         ordering = ["name"]
+        base_manager_name = "objects"
 
     def __str__(self):
         return self.name
@@ -74,6 +76,12 @@ class PostQuerySet(InvalidatingQuerySet):
     def update(self, **kwargs):
         """Update and invalidate. Also sets updated_at, which auto_now does in save() alone."""
         return super().update(**{"updated_at": timezone.now()} | kwargs)
+
+    def bulk_create(self, *args, update_fields=None, **kwargs):
+        """Create and invalidate. Rows that are overwritten get an updated_at too."""
+        if update_fields:
+            update_fields = {"updated_at", *update_fields}
+        return super().bulk_create(*args, update_fields=update_fields, **kwargs)
 
     def published(self):
         """Return what is no draft, newest first."""
@@ -121,6 +129,7 @@ class Post(models.Model):
 
     class Meta:
         ordering = ["-published_at", "-pk"]
+        base_manager_name = "objects"
 
     def __str__(self):
         return self.title
@@ -144,7 +153,7 @@ class Post(models.Model):
 
 
 class CommentQuerySet(InvalidatingQuerySet):
-    post_field = "post"
+    post_field = natural_key = "post"
 
     def recent(self):
         """Return the five latest comments on published posts."""
@@ -163,6 +172,7 @@ class Comment(models.Model):
 
     class Meta:
         ordering = ["created_at", "pk"]
+        base_manager_name = "objects"  # post.comments.add() updates through this one.
 
     def __str__(self):
         return f"{self.author} on {self.post}"

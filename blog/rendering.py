@@ -19,14 +19,25 @@ WORDS_A_MINUTE = 200
 def highlighted(code, language, attributes):
     """Return `code` as HTML, coloured if Pygments knows `language`."""
     try:
-        lexer = get_lexer_by_name(language or "text", stripnl=False)
+        code = highlight(code, get_lexer_by_name(language or "text", stripnl=False), FORMATTER)
     except ClassNotFound:
-        return escape(code)
-    return highlight(code, lexer, FORMATTER)
+        code = escape(code)
+    # A box that scrolls has to take the focus, for those who have no mouse.
+    return f'<pre tabindex="0"><code>{code}</code></pre>\n'
+
+
+def table_open(renderer, tokens, index, options, env):
+    return '<div class="scroll" role="region" tabindex="0" aria-label="Table"><table>\n'
+
+
+def table_close(renderer, tokens, index, options, env):
+    return "</table></div>\n"
 
 
 # "html": False shows raw HTML as text, so an author can't run script in a reader's browser.
 MARKDOWN = MarkdownIt("commonmark", {"html": False, "highlight": highlighted}).enable("table")
+MARKDOWN.add_render_rule("table_open", table_open)
+MARKDOWN.add_render_rule("table_close", table_close)
 
 
 def to_html(text):

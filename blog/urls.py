@@ -1,6 +1,5 @@
 from django.contrib.sitemaps.views import sitemap
 from django.urls import path, re_path
-from django.views.decorators.http import require_safe
 
 from blog import feeds, views
 
@@ -11,8 +10,8 @@ urlpatterns = [
     path("", views.home, name="home"),
     path("tags/<slug:slug>/", views.tag, name="tag"),
     path("about/", views.about, name="about"),
-    path("feed/", require_safe(feeds.LatestPosts()), name="feed"),
-    path("sitemap.xml", require_safe(sitemap), {"sitemaps": feeds.SITEMAPS}, name="sitemap"),
+    path("feed/", views.read_only(feeds.LatestPosts()), name="feed"),
+    path("sitemap.xml", views.read_only(sitemap), {"sitemaps": feeds.SITEMAPS}, name="sitemap"),
     # Per view
     path("posts/<slug:slug>/", views.post, name="post"),
     # Fragment

@@ -3,11 +3,12 @@ Make the secrets of a deployment. docker-compose.yml runs it before anything els
 
 Two volumes, so that each side gets only what it needs:
 
-    /secrets         secret_key, redis_url          for the blog, readable by its user alone
-    /redis-secrets   users.acl, password, redis-cli for Redis
+    /secrets         secret_key, redis_url             for the blog, readable by its user alone
+    /redis-secrets   users.acl, look, look-password    for Redis, which knows the blog's
+                                                       password by its hash only
 
-The first start makes the key and the password and later ones keep them. users.acl is
-written each time, so that a release can change the rules.
+The first start makes the key and the passwords, and later ones keep them. The rules are
+written each time, so that a release can change them: Redis reads them when it starts.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ REDIS = Path("/redis-secrets")
 # What the user `blog` may do in Redis: what this project does, and nothing else. Left out
 # are FLUSHALL, CONFIG, DEBUG, KEYS, MONITOR, SHUTDOWN, ACL, MODULE, REPLICAOF and the rest.
 # Docs: https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/
-RULES = """
+BLOG_RULES = """
 ~site:* ~view:* ~fragment:* ~low-level:* ~watch:* ~lab:*
 resetchannels &__keyevent@*__:*
 -@all
@@ -38,10 +39,16 @@ resetchannels &__keyevent@*__:*
 +info +time +memory|usage +object|encoding +object|freq +object|idletime
 """
 
-# For people: docker compose exec redis /secrets/redis-cli -n 1 --scan
-CLI = """#!/bin/sh
-# redis-cli as the user that the blog is.
-REDISCLI_AUTH=$(cat "${0%/*}/password") exec redis-cli --user blog "$@"
+# What a person may do who looks: read everything, change nothing.
+LOOK_RULES = """
+~* resetchannels
+-@all +@read -@dangerous +auth +hello +ping +quit +select +info +monitor +command
+"""
+
+# docker compose exec redis look -n 1 --scan
+LOOK = """#!/bin/sh
+export REDISCLI_AUTH="$(cat "${0%/*}/look-password")"
+exec redis-cli --user look "$@"
 """
 
 
@@ -56,18 +63,24 @@ def write(path, text, mode):
 
 
 def main():
-    key, url = BLOG / "secret_key", BLOG / "redis_url"
+    key, url, look = BLOG / "secret_key", BLOG / "redis_url", REDIS / "look-password"
     if not key.exists():
         write(key, secrets.token_urlsafe(50), 0o400)
     if not url.exists():
         write(url, f"redis://blog:{secrets.token_hex(32)}@redis:6379", 0o400)
-    password = urlsplit(url.read_text()).password
-    digest = hashlib.sha256(password.encode()).hexdigest()
-    # Readable by all: the Redis image has another user, and nobody else has this volume.
-    write(REDIS / "password", password, 0o444)
-    write(REDIS / "redis-cli", CLI, 0o555)
-    rules = " ".join(RULES.split())
-    write(REDIS / "users.acl", f"user default off\nuser blog on #{digest} {rules}\n", 0o444)
+    # Readable by all, because Redis runs as another user. Nobody else has this volume.
+    if not look.exists():
+        write(look, secrets.token_hex(32), 0o444)
+    write(REDIS / "look", LOOK, 0o555)
+    users = {
+        "blog": (urlsplit(url.read_text()).password, BLOG_RULES),
+        "look": (look.read_text(), LOOK_RULES),
+    }
+    acl = "user default off\n"
+    for name, (password, rules) in users.items():
+        digest = hashlib.sha256(password.encode()).hexdigest()
+        acl += f"user {name} on #{digest} {' '.join(rules.split())}\n"
+    write(REDIS / "users.acl", acl, 0o444)
 
 
 if __name__ == "__main__":

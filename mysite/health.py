@@ -2,11 +2,13 @@
 
 from django.http import JsonResponse
 from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
 
+@csrf_exempt  # So that a wrong method is 405 and not 403.
 @require_safe
 @never_cache
 def healthz(request):

@@ -68,6 +68,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     # Above the cache, so that a 304 is made from the cached page and never cached itself.
     "django.middleware.http.ConditionalGetMiddleware",
+    "mysite.caches.invalidation.JournalMiddleware",
     "blog.middleware.PageMiddleware",
     "django.middleware.cache.UpdateCacheMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -126,6 +127,8 @@ DATABASES = {
         },
     }
 }
+# Invalidations that wait for a Redis that is away: see mysite/caches/invalidation.py.
+INVALIDATION_JOURNAL = DATABASE_PATH.with_name(f"{DATABASE_PATH.name}-invalidations")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Errors and warnings to stderr, where a container's log is; by default they would be mailed.

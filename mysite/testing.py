@@ -25,13 +25,20 @@ def set_up_warnings():
         warnings.filterwarnings("error", category=category, module=modules)
 
 
+def move_to(redis):
+    """Return a context manager in which the caches use `redis` and keep their journal there."""
+    moved = use_redis(redis.url)
+    moved.options["INVALIDATION_JOURNAL"] = Path(redis.socket).with_name("journal")
+    return moved
+
+
 def init_worker(*args, **kwargs):
     """Do what Django does at the start of a worker, and give it a Redis of its own."""
     global worker_redis
     ParallelTestSuite.init_worker(*args, **kwargs)
     set_up_warnings()
     worker_redis = PrivateRedis().start()  # Nobody stops it: it ends with this process.
-    use_redis(worker_redis.url).enable()
+    move_to(worker_redis).enable()
 
 
 class PrivateRedisSuite(ParallelTestSuite):
@@ -53,7 +60,7 @@ class PrivateRedisRunner(DiscoverRunner):
         super().setup_test_environment(**kwargs)
         set_up_warnings()
         self.redis = PrivateRedis().start()
-        self.redis_settings = use_redis(self.redis.url)
+        self.redis_settings = move_to(self.redis)
         self.redis_settings.enable()
 
     def teardown_test_environment(self, **kwargs):

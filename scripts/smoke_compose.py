@@ -113,8 +113,9 @@ def containers():
     return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in found}
 
 
-def redis_cli(*arguments):
-    return run(*COMPOSE, "exec", "-T", "redis", "/secrets/redis-cli", *arguments, must=False)
+def look(*arguments):
+    """Return what redis-cli says to a person who only looks."""
+    return run(*COMPOSE, "exec", "-T", "redis", "look", *arguments, must=False)
 
 
 def built_and_started():
@@ -148,10 +149,10 @@ def pages():
     health = json.loads(body) if status == 200 else {}
     check("/healthz is 200 and says that Redis is up", health.get("redis") == "up", body[:200])
     for level, number in (("low-level", 0), ("site", 1), ("view", 2), ("fragment", 3)):
-        keys = redis_cli("-n", str(number), "--scan").split()
+        keys = look("-n", str(number), "--scan").split()
         own = [key for key in keys if key.startswith(f"{level}:")]
         check(f"database {number} has keys of {level} alone", own and own == keys, f"{len(own)}")
-    denied = dict(re.findall(r"acl_access_denied_(\w+):(\d+)", redis_cli("info", "stats")))
+    denied = dict(re.findall(r"acl_access_denied_(\w+):(\d+)", look("info", "stats")))
     check("the ACL refused nothing that the blog asked for", set(denied.values()) == {"0"}, denied)
     return post
 
@@ -210,6 +211,12 @@ def are_locked(found):
 
 
 def redis_refuses():
+    url = run(*COMPOSE, "exec", "-T", "web", "cat", "/secrets/redis_url")
+    password = url.split(":")[2].split("@")[0]
+    as_blog = [*COMPOSE, "exec", "-T", "-e", f"REDISCLI_AUTH={password}", "redis"]
+    as_blog += ["redis-cli", "--user", "blog"]
+    answer = run(*as_blog, "ping", must=False)
+    check("the blog's password opens Redis", answer == "PONG", answer)
     refused = {
         "FLUSHALL": ["FLUSHALL"],
         "CONFIG": ["CONFIG", "GET", "maxmemory"],
@@ -226,9 +233,12 @@ def redis_refuses():
     allowed = [
         what
         for what, command in refused.items()
-        if not re.match("NOPERM|ERR DEBUG command not allowed", redis_cli(*command))
+        if not re.match("NOPERM|ERR DEBUG command not allowed", run(*as_blog, *command, must=False))
     ]
     check("the blog's Redis user may not do harm", not allowed, f"{allowed or list(refused)}")
+    refused = [look("DEL", "site:x"), look("FLUSHDB"), look("CONFIG", "GET", "*")]
+    ok = all(answer.startswith("NOPERM") for answer in refused)
+    check("who looks may not change anything", ok, refused)
     answer = run(*COMPOSE, "exec", "-T", "redis", "redis-cli", "ping", must=False)
     check("without the password Redis answers nothing", answer.startswith("NOAUTH"), answer)
 
@@ -341,7 +351,8 @@ def main():
     except Exception as error:
         check("the smoke test ran to its end", False, f"{type(error).__name__}: {error}")
     finally:
-        run(*SCALE, "down", "-v", "--remove-orphans", "--rmi", "local", timeout=120, must=False)
+        run(*SCALE, "down", "-v", "--remove-orphans", timeout=120, must=False)
+        run("docker", "rmi", f"{PROJECT}-web", must=False)
         left = run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={PROJECT}")
         left += run("docker", "volume", "ls", "-q", "--filter", f"name={PROJECT}")
         check("nothing is left behind", not left, left)

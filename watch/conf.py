@@ -27,11 +27,12 @@ DEFAULTS = {
     # Source files below this folder are "yours": their lines are shown as those that asked.
     # By default BASE_DIR, or the current folder.
     "ROOT": None,
-    # The stream of events: its key, its Redis database on the server of the first level
-    # (by default the one after the last that CACHES uses), and about how many it keeps.
+    # The stream of events: its key, and about how many it keeps.
     "STREAM": "watch:events",
-    "STREAM_DATABASE": None,
     "STREAM_LENGTH": 2000,
+    # Where it is: a URL, or by default the server of the first level, with the database
+    # after the last one that CACHES uses. Sentinel needs the URL.
+    "STREAM_URL": None,
 }
 
 
@@ -47,8 +48,8 @@ class Config:
     skip_paths: tuple
     root: str
     stream: str
-    stream_database: int
     stream_length: int
+    stream_connection: dict  # what redis-py needs to connect
 
     def level_of(self, key, fallback):
         """Return the level that `key` belongs to, or `fallback`."""
@@ -76,10 +77,11 @@ def config():
         for alias, name in names.items()
         if redis_aliases[alias].get("KEY_PREFIX")
     ]
-    # `last wins` would be a guess: a server that two levels share says nothing about a key.
+    # A database that two levels share says nothing about the level of a key.
     servers = {}
     for alias, name in names.items():
-        for server in addresses(redis_aliases[alias]["LOCATION"]):
+        for url in urls(redis_aliases[alias]["LOCATION"]):
+            server = address(parse_url(url))
             servers[server] = None if server in servers else name
     site_alias = given["SITE_ALIAS"] or (
         settings.CACHE_MIDDLEWARE_ALIAS if _has_site_middleware() else None
@@ -93,10 +95,8 @@ def config():
         skip_paths=tuple(filter(None, [settings.STATIC_URL, *given["SKIP_PATHS"]])),
         root=str(Path(given["ROOT"] or getattr(settings, "BASE_DIR", "")).resolve()),
         stream=given["STREAM"],
-        stream_database=_free_database()
-        if given["STREAM_DATABASE"] is None
-        else given["STREAM_DATABASE"],
         stream_length=given["STREAM_LENGTH"],
+        stream_connection=_stream_connection(given["STREAM_URL"], list(redis_aliases.values())),
     )
 
 
@@ -114,10 +114,9 @@ def address(parameters):
     return server, int(parameters.get("db") or 0)
 
 
-def addresses(location):
-    """Return the address() of each URL in an alias's LOCATION."""
-    urls = location.split(",") if isinstance(location, str) else location
-    return [address(parse_url(url)) for url in urls]
+def urls(location):
+    """Return the URLs in an alias's LOCATION."""
+    return location.split(",") if isinstance(location, str) else list(location)
 
 
 def _has_site_middleware():
@@ -127,11 +126,18 @@ def _has_site_middleware():
     )
 
 
-def _free_database():
-    used = [
-        number
-        for options in settings.CACHES.values()
-        if "REDIS_CLIENT_CLASS" in options.get("OPTIONS", {})
-        for _, number in addresses(options["LOCATION"])
-    ]
-    return max(used, default=-1) + 1
+def _stream_connection(url, redis_caches):
+    if url:
+        return parse_url(url)
+    if not redis_caches:
+        return {}
+    locations = [parse_url(url) for cache in redis_caches for url in urls(cache["LOCATION"])]
+    options = redis_caches[0].get("OPTIONS", {})
+    pool_options = options.get("CONNECTION_POOL_KWARGS", {})
+    connection = locations[0] | {"db": 1 + max(address(found)[1] for found in locations)}
+    for name in ("username", "password"):
+        if value := options.get(name.upper()) or pool_options.get(name):
+            connection[name] = value
+    return connection | {
+        name: value for name, value in pool_options.items() if name.startswith("ssl_")
+    }

@@ -45,8 +45,12 @@ STALE = "stale"  # A hit whose time is over: its ttl is negative.
 DOWN = "down"  # Redis did not answer.
 ERROR = "error"  # Redis answered with an error.
 
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
 # Operations that an event in the stream tells one by one. The sums have all of them.
 MAX_OPS = 50
+# Operations that are noted at all: a stream without end must not fill the memory.
+MAX_NOTED = 5000
 
 
 @dataclass(slots=True)
@@ -114,9 +118,15 @@ class Answer:
     def as_dict(self):
         """Return what the stream tells of this level."""
         return {
-            **{"level": self.level, "word": self.word},
-            **{"hits": self.hits, "misses": self.misses, "failed": self.failed},
-            **{"us": self.ns // 1000, "bytes": self.size, "ttl": self.ttl, "stored": self.stored},
+            "level": self.level,
+            "word": self.word,
+            "hits": self.hits,
+            "misses": self.misses,
+            "failed": self.failed,
+            "us": self.ns // 1000,
+            "bytes": self.size,
+            "ttl": self.ttl,
+            "stored": self.stored,
         }
 
     def count(self, op):
@@ -180,6 +190,7 @@ class Event:
     id: str
     ops: list = field(default_factory=list)
     written: set = field(default_factory=set)  # keys, for READBACK
+    left_out: int = 0  # operations beyond MAX_NOTED
     own_ns: int = 0  # what watching cost, as far as it can see that itself
     task: object = None  # of an async request
     at: float = 0  # Unix time
@@ -208,7 +219,7 @@ class Event:
 
     def as_json(self):
         """Return the event as one line of JSON. Only the publishing thread spends time on it."""
-        return json.dumps(
+        return _encode(
             {
                 "kind": "request",
                 "id": self.id,
@@ -222,9 +233,8 @@ class Event:
                 "cache_status": self.cache_status,
                 "levels": [answer.as_dict() for answer in self.answers.values()],
                 "ops": [op.as_list() for op in self.ops[:MAX_OPS]],
-                "left_out": max(0, len(self.ops) - MAX_OPS),
-            },
-            separators=(",", ":"),
+                "left_out": self.left_out + max(0, len(self.ops) - MAX_OPS),
+            }
         )
 
 

@@ -90,18 +90,25 @@ def _append(headers, name, value):
 
 
 def _watch_stream(event, response):
-    """Note what the body asks the caches for, and send the event when it has ended."""
-    watch = _AsyncWatchedBody if response.is_async else _WatchedBody
-    response.streaming_content = watch(event, response.streaming_content)
+    """Note what the body asks the caches for too, and send the event when it has ended."""
+    body = _AsyncBody if response.is_async else _SyncBody
+    response.streaming_content = body(event, response.streaming_content)
 
 
-class _WatchedBody:
-    """An iterator over the body in which commands are noted."""
+class _Body:
+    """A body whose reading is a part of the request that is watched."""
 
     def __init__(self, event, chunks):
         self.event = event
         self.chunks = chunks
 
+    def close(self):
+        """Send the event. The response calls this when it is done, read to its end or not."""
+        self.event.sum_up()
+        feed.put(self.event)
+
+
+class _SyncBody(_Body):
     def __iter__(self):
         return self
 
@@ -112,15 +119,8 @@ class _WatchedBody:
         finally:
             current.reset(token)
 
-    def close(self):
-        """Called by the response when it is closed, also when nobody read to the end."""
-        self.event.sum_up()
-        feed.put(self.event)
 
-
-class _AsyncWatchedBody(_WatchedBody):
-    """The same for an asynchronous body."""
-
+class _AsyncBody(_Body):
     def __aiter__(self):
         return self
 

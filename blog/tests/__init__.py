@@ -13,7 +13,7 @@ from redis import Redis
 from blog.models import Comment, Post, Tag
 from mysite.caches import LEVELS
 
-DATABASES = {prefix: number for _, prefix, number in LEVELS}
+DATABASES = {prefix: number for _, prefix, number, _ in LEVELS}
 # What a new connection costs, and counting itself. No page asks for these.
 CONNECTING = {"auth", "client", "hello", "info", "ping", "select"}
 

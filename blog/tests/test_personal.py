@@ -189,6 +189,7 @@ class PersonalTests(CacheTestCase):
                     self.assertIn("private", directives)
 
     def test_the_admin_is_kept_nowhere(self):
+        self.empty_caches()
         for url in ("/admin/", "/admin/login/", "/admin/blog/post/"):
             for client in (self.author.client, self.reader.client, Client()):
                 client.get(url)

@@ -1,8 +1,8 @@
 """Query strings and request headers: what anybody may send without filling Redis."""
 
 import re
-from urllib.parse import urlencode
 from unittest import mock
+from urllib.parse import urlencode
 
 from blog import caching
 from blog.tests import CacheTestCase
@@ -112,7 +112,7 @@ class HeaderTests(CacheTestCase):
     headers = (
         {"Authorization": "Basic YTpi"},
         {"Authorization": "Bearer 1"},
-        {"Cookie": "sessionid=1; csrftoken=2; visitor=3; _ga=4"},
+        {"Cookie": f"sessionid={'s' * 32}; csrftoken={'c' * 32}; visitor=v; _ga=1"},
         {"Accept-Language": "de"},
         {"Accept-Encoding": "gzip, br"},
         {"Accept": "application/json"},
@@ -162,11 +162,34 @@ class HeaderTests(CacheTestCase):
 
     def test_a_host_that_is_not_ours_is_refused_and_stored_nowhere(self):
         for url in self.urls:
-            with self.subTest(url):
+            with self.subTest(url), self.assertLogs("django.security.DisallowedHost"):
                 response = self.client.get(url, headers={"Host": "elsewhere.example"})
 
                 self.assertEqual(response.status_code, 400)
                 self.assertEqual(self.stored(), {})
+
+    def test_a_cookie_that_a_page_sets_is_not_stored(self):
+        # Django deletes a session cookie and replaces a CSRF cookie that it never gave out.
+        for cookie in ("sessionid=1", "csrftoken=1"):
+            for url in self.urls:
+                self.empty_caches()
+
+                response = self.client_class().get(url, headers={"Cookie": cookie})
+
+                with self.subTest(url, cookie=cookie):
+                    self.assertNotEqual(response.cookies, {})
+                    self.assertNotIn(cookie.encode()[:9], b"".join(self.stored().values()))
+                    self.assertEqual(self.client_class().get(url).cookies, {})
+
+    def test_a_page_that_sets_a_cookie_comes_from_the_cache_where_it_is_stored(self):
+        for cookie in ("sessionid=1", "csrftoken=1"):
+            for url in self.urls:
+                self.client.get(url)
+
+                with self.subTest(url, cookie=cookie), self.assertNumQueries(0):
+                    response = self.client_class().get(url, headers={"Cookie": cookie})
+                    self.assertIn("Age", response)
+                self.assertEqual(self.assertHit(url).cookies, {})
 
 
 class SearchBoundTests(CacheTestCase):

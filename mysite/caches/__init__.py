@@ -12,12 +12,13 @@ FORMAT = 1
 # than the page it saves is no help. redis-py's own default is 5.
 REDIS_TIMEOUT = 0.25
 
-# The four levels, outermost first: alias, key prefix, Redis database.
+# The four levels, outermost first: alias, key prefix, Redis database, CLIENT_CLASS.
 LEVELS = (
-    ("site", "site", 1),
-    ("view", "view", 2),
-    ("template_fragments", "fragment", 3),  # {% cache %} prefers an alias of this name.
-    ("default", "low-level", 0),
+    ("site", "site", 1, "mysite.caches.pages.PageClient"),
+    ("view", "view", 2, "mysite.caches.pages.PageClient"),
+    # {% cache %} prefers an alias of this name.
+    ("template_fragments", "fragment", 3, "mysite.caches.pages.FragmentClient"),
+    ("default", "low-level", 0, "mysite.caches.client.SafeClient"),
 )
 
 
@@ -80,13 +81,11 @@ def redis_caches(url, **options):
                 },
                 # Values of plain types and responses. A pickle would run code when read.
                 "SERIALIZER": "mysite.caches.serializer.SafeSerializer",
-                # What can't be read is a miss. Pages know their generation besides.
-                "CLIENT_CLASS": "mysite.caches.pages.PageClient"
-                if alias in ("site", "view")
-                else "mysite.caches.client.SafeClient",
+                # What can't be read is a miss, and what was dropped can't be put back.
+                "CLIENT_CLASS": client_class,
                 # PARSER_CLASS is not given: redis-py takes hiredis's where it is installed.
                 **options,
             },
         }
-        for alias, prefix, number in LEVELS
+        for alias, prefix, number, client_class in LEVELS
     }

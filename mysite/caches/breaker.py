@@ -195,7 +195,8 @@ class Breaker:
         with self._lock:
             if self._prober is not None or not self.is_open:
                 return
-            prober = threading.Thread(target=self._keep_probing, name="redis-probe", daemon=True)
+            name = f"redis-probe-{self.address}"
+            prober = threading.Thread(target=self._keep_probing, name=name, daemon=True)
             try:
                 prober.start()
             except RuntimeError:

@@ -25,11 +25,14 @@ from dataclasses import dataclass, field
 from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.http import HttpResponse
+from django_redis.exceptions import ConnectionInterrupted
 
 from mysite.caches.client import SafeClient
 
-# Seconds that a token lives after it was set. Longer than any page's timeout.
-GENERATION_TIMEOUT = 24 * 60 * 60
+# Seconds that a token lives after it was set. Longer than any page's or fragment's timeout.
+GENERATION_TIMEOUT = 48 * 60 * 60
+
+GENERATION = "generation:"
 
 # Django's name for "which headers does this URL vary on?". A lookup begins with it. What
 # follows is a guess at the page's own key for an empty Vary; a wrong guess costs one more
@@ -48,6 +51,7 @@ class Page:
     token: int | None = None
     known: bool = False  # Redis answered what the token is, or that there is none
     fetched: dict = field(default_factory=dict)
+    leases: dict = field(default_factory=dict)
 
 
 _page = ContextVar("page", default=None)
@@ -65,7 +69,7 @@ def page(level, generation):
 
 def generation_key(name):
     """Return the cache key of a generation's token."""
-    return f"generation:{name}"
+    return f"{GENERATION}{name}"
 
 
 def new_token():
@@ -74,23 +78,41 @@ def new_token():
 
 
 def new_generations(alias, names):
-    """Make every entry of these generations unreachable. One round trip."""
+    """
+    Make every entry of these generations unreachable, in one round trip.
+
+    Raises ConnectionInterrupted unless Redis did it: IGNORE_EXCEPTIONS is for reading.
+    """
     tokens = {generation_key(name): new_token() for name in names}
-    if tokens:
-        caches[alias].set_many(tokens, GENERATION_TIMEOUT)
+    client = caches[alias].client
+    try:
+        client.set_many(tokens, GENERATION_TIMEOUT)
+    except ConnectionInterrupted:
+        # A full Redis refuses SET and takes DEL. A token that is missing matches no page.
+        SafeClient.delete_many(client, tokens)
 
 
-class PageClient(SafeClient):
-    """
-    OPTIONS["CLIENT_CLASS"] of the two page levels; OPTIONS["ALIAS"] says which it is.
-
-    Keys that are not the page cache's, and requests without a current `page()`, get what
-    SafeClient does.
-    """
+class GenerationClient(SafeClient):
+    """A SafeClient that knows which alias it serves, from OPTIONS["ALIAS"]."""
 
     def __init__(self, server, params, backend):
         super().__init__(server, params, backend)
         self.alias = params["OPTIONS"]["ALIAS"]
+
+    def refuse(self, key):
+        """Tell an instrumented client that what Redis answered for `key` counts as a miss."""
+        refused = getattr(self.get_client(write=False), "refused", None)
+        if refused:
+            refused(self.make_key(key))
+
+
+class PageClient(GenerationClient):
+    """
+    OPTIONS["CLIENT_CLASS"] of the two page levels.
+
+    Keys that are not the page cache's, and requests without a current `page()`, get what
+    SafeClient does.
+    """
 
     def get(self, key, default=None, version=None, client=None):
         """Return the value at `key`, or `default` when it is missing or of an old generation."""
@@ -110,14 +132,8 @@ class PageClient(SafeClient):
         match entry:
             case (current.token, HttpResponse() as response):
                 return response
-        self._refuse(key)
+        self.refuse(key)
         return default
-
-    def _refuse(self, key):
-        """Tell an instrumented client that what Redis answered for `key` counts as a miss."""
-        refused = getattr(self.get_client(write=False), "refused", None)
-        if refused:
-            refused(self.make_key(key))
 
     def _get_all(self, current, key, header, default, version, client):
         start, prefix, url, end = header.groups()
@@ -140,6 +156,9 @@ class PageClient(SafeClient):
             # Another level keeps this page. Or the lookup failed, and an invalidation
             # may have been lost in the same way.
             return False
+        if is_page and value.cookies:
+            # A cookie is for one visitor. Django stores it unless the page varies on Cookie.
+            return False
         if current.token is None:
             # The generation's first page. When somebody else, a reader or an
             # invalidation, set a token in the meantime, this page must not count.
@@ -150,3 +169,49 @@ class PageClient(SafeClient):
         if is_page:
             value = (current.token, value)
         return super().set(key, value, timeout, version, client, **kwargs)
+
+
+class FragmentClient(GenerationClient):
+    """
+    OPTIONS["CLIENT_CLASS"] of the fragments: a deleted one can't be put back by a slow reader.
+
+    {% cache %} looks, renders and stores. When the key is deleted while it renders, a plain
+    client stores what was right before. Here delete() sets a token besides, and a value
+    counts only together with the token that was there when its reader looked.
+    """
+
+    def get(self, key, default=None, version=None, client=None):
+        """Return the value at `key`, or `default` when it is missing or deleted since."""
+        leases = getattr(_page.get(), "leases", {})
+        leases[key] = None  # For a lookup that fails.
+        found = self.get_many([key, generation_key(key)], version=version, client=client)
+        leases[key] = token = found.get(generation_key(key), 0)
+        match found.get(key):
+            case None:
+                return default
+            case (int(stored), value) if stored == token:
+                return value
+        self.refuse(key)
+        return default
+
+    def set(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, client=None, **kwargs):
+        """Store `value` and return whether Redis took it."""
+        if not key.startswith(GENERATION):
+            leases = getattr(_page.get(), "leases", {})
+            if key not in leases:
+                leases[key] = super().get(generation_key(key), 0, version)
+            token = leases.pop(key)
+            if token is None:
+                return False
+            value = (token, value)
+        return super().set(key, value, timeout, version, client, **kwargs)
+
+    def delete(self, key, version=None, prefix=None, client=None):
+        """Delete `key`, and what anybody is about to store there."""
+        return self.delete_many([key], version, client)
+
+    def delete_many(self, keys, version=None, client=None):
+        """Delete `keys`, and what anybody is about to store there."""
+        keys = list(keys)
+        new_generations(self.alias, keys)
+        return super().delete_many(keys, version, client)

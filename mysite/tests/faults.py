@@ -26,7 +26,7 @@ class RedisServer:
         self._directory = tempfile.TemporaryDirectory()
         self.directory = Path(self._directory.name)
         self.unix_url = f"unix://{self.directory}/redis.sock"
-        self.process = None
+        self.process = self._janitor = None
 
     def start(self, *arguments, wait=True):
         """Start it with `arguments` besides the usual ones, and return self once it answers."""
@@ -37,6 +37,12 @@ class RedisServer:
                 *("--bind", "127.0.0.1", "--loglevel", "warning", *self.arguments, *arguments),
             ],
             stdout=subprocess.DEVNULL,
+        )
+        # Reads from a pipe that closes when this process ends, however it ends.
+        self._janitor = subprocess.Popen(
+            ["/bin/sh", "-c", 'read -r line; kill -9 "$1"', "janitor", str(self.process.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
         )
         if wait and not wait_until(self.answers):
             raise AssertionError("redis-server does not answer")
@@ -65,6 +71,8 @@ class RedisServer:
 
     def kill(self):
         """End it as a power cut would."""
+        self._janitor.kill()
+        self._janitor.communicate()
         self.process.kill()
         self.process.wait()
 

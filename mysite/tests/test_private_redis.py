@@ -211,26 +211,28 @@ class OwnerTests(TestCase):
         self.addCleanup(owner.kill)
         return owner, Path(owner.stdout.readline().strip())
 
-    def assertEnds(self, directory, server):
-        janitor = os.getsid(server) if is_alive(server) else server
+    def processes(self, directory):
+        """Return the pids of the Redis in `directory` and of its janitor."""
+        with closing(Redis(unix_socket_path=str(directory / "redis.sock"))) as client:
+            server = client.info("server")["process_id"]
+        return server, os.getsid(server)
+
+    def assertEnds(self, directory, processes):
+        server, janitor = processes
         self.assertTrue(wait_until(lambda: not directory.exists()), "The directory is left.")
         self.assertTrue(wait_until(lambda: not is_alive(server)), "Redis is left.")
         self.assertTrue(wait_until(lambda: not is_alive(janitor)), "The janitor is left.")
-
-    def pid_of_server(self, directory):
-        with closing(Redis(unix_socket_path=str(directory / "redis.sock"))) as client:
-            return client.info("server")["process_id"]
 
     def test_signals_to_the_owner_end_it(self):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
             with self.subTest(signal=number.name):
                 owner, directory = self.own("sys.stdin.read()")
-                server = self.pid_of_server(directory)
+                processes = self.processes(directory)
 
                 # To all processes of the terminal's foreground, as Ctrl-C does.
                 os.killpg(owner.pid, number)
 
-                self.assertEnds(directory, server)
+                self.assertEnds(directory, processes)
 
     def test_every_exit_of_the_owner_ends_it(self):
         for name, then in {
@@ -240,20 +242,20 @@ class OwnerTests(TestCase):
         }.items():
             with self.subTest(name):
                 owner, directory = self.own(then)
-                server = self.pid_of_server(directory)
+                processes = self.processes(directory)
 
                 owner.communicate("\n")
 
-                self.assertEnds(directory, server)
+                self.assertEnds(directory, processes)
 
     def test_exec_ends_it(self):
         owner, directory = self.own("sys.stdin.readline(); os.execlp('cat', 'cat')")
-        server = self.pid_of_server(directory)
+        processes = self.processes(directory)
 
         owner.stdin.write("\n")
         owner.stdin.flush()
 
-        self.assertEnds(directory, server)
+        self.assertEnds(directory, processes)
         self.assertIsNone(owner.poll())
 
     def test_an_inheritable_one_belongs_to_the_program_that_takes_over(self):
@@ -265,18 +267,18 @@ class OwnerTests(TestCase):
         owner.stdin.write("exec has happened\n")
         owner.stdin.flush()
         self.assertEqual(owner.stdout.readline(), "exec has happened\n")
-        server = self.pid_of_server(directory)
+        processes = self.processes(directory)
 
         owner.kill()
 
-        self.assertEnds(directory, server)
+        self.assertEnds(directory, processes)
 
     def test_it_outlives_the_owner_as_long_as_a_forked_child_may_use_it(self):
         child = "if not os.fork(): sys.stdin.read()\nelse: sys.stdin = None; os._exit(0)"
         owner, directory = self.own(child)
         owner.wait()
-        server = self.pid_of_server(directory)
+        processes = self.processes(directory)
 
         owner.stdin.close()
 
-        self.assertEnds(directory, server)
+        self.assertEnds(directory, processes)

@@ -5,6 +5,7 @@ import random
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
+from django.db.models import F
 
 from blog import caching
 from blog.content import written_posts
@@ -57,6 +58,8 @@ class Command(BaseCommand):
                 updated += 1
         for batch in self.progress("Posts", new):
             Post.objects.bulk_create(batch)
+        created = Post.objects.filter(pk__in=[post.pk for post in new])
+        created.update(updated_at=F("published_at"))  # Nobody has touched them since.
         names = {name for post in new for name in tags_of[post.slug]}
         tags = {
             name: Tag.objects.get_or_create(slug=name.replace(" ", "-"), defaults={"name": name})[0]

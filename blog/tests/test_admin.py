@@ -1,0 +1,120 @@
+"""The admin, where authors write. What their changes drop: see test_invalidation.py."""
+
+from datetime import UTC, datetime, timedelta
+
+from django.contrib.auth.models import Permission, User
+from django.utils import timezone
+
+from blog.models import Comment, Post
+from blog.tests import CacheTestCase
+
+PAGES = [
+    f"/admin/blog/{model}/{page}" for model in ("post", "tag", "comment") for page in ("", "add/")
+]
+
+
+class AdminTests(CacheTestCase):
+    def setUp(self):
+        super().setUp()
+        self.post = self.make_post("keys")
+        self.comment = self.make_comment(self.post)
+        self.author = User.objects.create_superuser("author")
+        self.client.force_login(self.author)
+
+    def fields(self, **changes):
+        fields = {"title": "A post", "slug": "a-post", "summary": "S", "body": "B"}
+        return fields | {"published_at_0": "2026-03-01", "published_at_1": "12:00:00"} | changes
+
+    def test_authors_see_posts_tags_and_comments(self):
+        for url in [*PAGES, f"/admin/blog/post/{self.post.pk}/change/"]:
+            with self.subTest(url):
+                self.assertEqual(self.client.get(url).status_code, 200)
+
+    def test_readers_are_sent_to_the_login(self):
+        for client in (self.client_class(), self.client_class()):
+            for url in PAGES:
+                with self.subTest(url):
+                    response = client.get(url)
+                    self.assertRedirects(
+                        response, f"/admin/login/?next={url}", fetch_redirect_response=False
+                    )
+            client.force_login(User.objects.get_or_create(username="reader")[0])
+
+    def test_staff_without_permission_get_403(self):
+        self.client.force_login(User.objects.create_user("staff", is_staff=True))
+
+        self.assertEqual(self.client.get("/admin/blog/post/").status_code, 403)
+
+    def test_staff_with_a_permission_get_what_it_is_for(self):
+        moderator = User.objects.create_user("moderator", is_staff=True)
+        moderator.user_permissions.add(Permission.objects.get(codename="delete_comment"))
+        self.client.force_login(moderator)
+
+        url = f"/admin/blog/comment/{self.comment.pk}/delete/"
+        self.assertEqual(self.client.post(url, {"post": "yes"}).status_code, 302)
+        self.assertEqual(Comment.objects.count(), 0)
+
+    def test_a_post_is_written_and_published(self):
+        response = self.client.post("/admin/blog/post/add/", self.fields())
+
+        self.assertEqual(response.status_code, 302)
+        post = Post.objects.get(slug="a-post")
+        self.assertEqual(post.published_at, datetime(2026, 3, 1, 12, tzinfo=UTC))
+
+    def test_a_post_without_a_date_is_a_draft(self):
+        self.client.post("/admin/blog/post/add/", self.fields(published_at_0="", published_at_1=""))
+
+        self.assertIsNone(Post.objects.get(slug="a-post").published_at)
+        self.assertEqual(self.client.get("/posts/a-post/").status_code, 404)
+
+    def test_a_post_cannot_be_scheduled(self):
+        # The date would arrive without a save, and nothing would be invalidated.
+        tomorrow = timezone.now() + timedelta(days=1)
+        fields = self.fields(published_at_0=tomorrow.date(), published_at_1="12:00:00")
+
+        response = self.client.post("/admin/blog/post/add/", fields)
+
+        self.assertContains(response, "scheduled")
+        self.assertFalse(Post.objects.filter(slug="a-post").exists())
+
+    def test_a_slug_that_is_taken_or_no_slug_is_refused(self):
+        for slug in ("keys", "no slug", "", "a/b", "ü"):
+            with self.subTest(slug):
+                response = self.client.post("/admin/blog/post/add/", self.fields(slug=slug))
+                self.assertEqual(response.status_code, 200)
+                self.assertIn("slug", response.context["adminform"].form.errors)
+
+    def test_what_seed_notes_about_a_post_is_not_for_authors(self):
+        self.assertNotContains(self.client.get("/admin/blog/post/add/"), "seeded_as")
+
+        self.client.post("/admin/blog/post/add/", self.fields(seeded_as="x"))
+
+        self.assertEqual(Post.objects.get(slug="a-post").seeded_as, "")
+
+    def test_the_post_of_a_comment_is_found_by_its_title(self):
+        response = self.client.get(
+            "/admin/autocomplete/",
+            {"app_label": "blog", "model_name": "comment", "field_name": "post", "term": "keys"},
+        )
+
+        (found,) = response.json()["results"]
+        self.assertEqual(found["text"], "About keys")
+
+    def test_lists_are_searched(self):
+        for url in ("/admin/blog/post/?q=keys", "/admin/blog/comment/?q=Ada"):
+            with self.subTest(url):
+                self.assertEqual(self.client.get(url).context["cl"].result_count, 1)
+                self.assertEqual(self.client.get(f"{url}x").context["cl"].result_count, 0)
+
+    def test_rows_are_called_by_what_readers_know(self):
+        self.assertEqual(str(self.post), "About keys")
+        self.assertEqual(str(self.post.tags.get()), "redis")
+        self.assertEqual(str(self.comment), "Ada on About keys")
+
+    def test_an_author_leads_back_to_the_page(self):
+        response = self.client.get(f"/admin/blog/comment/{self.comment.pk}/change/")
+
+        self.assertContains(response, "/admin/r/")
+        self.assertEqual(
+            self.comment.get_absolute_url(), f"/posts/keys/#comment-{self.comment.pk}"
+        )

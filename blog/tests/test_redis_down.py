@@ -1,0 +1,288 @@
+"""Redis is away: the blog is slow, not broken."""
+
+import logging
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.cache import caches
+from django.test import SimpleTestCase, override_settings
+
+from blog.models import Comment, Post
+from blog.tests import CacheTestCase
+from mysite.caches import redis_caches
+from mysite.caches.breaker import breaker_of
+from mysite.private_redis import PrivateRedis
+from mysite.tests.faults import RedisServer
+
+NOWHERE = "redis://127.0.0.1:1"  # Port 1 is tcpmux, which nobody has run for decades.
+EVERY_PAGE = (
+    *("/", "/?page=1", "/tags/redis/", "/about/", "/feed/", "/sitemap.xml", "/posts/keys/"),
+    *("/archive/", "/archive/2026/03/", "/search/", "/search/?q=keys", "/search/?q=nonsense"),
+    *("/posts/keys/comment/", "/admin/login/", "/healthz"),
+)
+
+
+class AwayTestCase(CacheTestCase):
+    def setUp(self):
+        super().setUp()
+        self.post = self.make_post("keys")
+        self.make_comment(self.post)
+        # What the caches have to say about it is tested in mysite.
+        logger = logging.getLogger("mysite.caches")
+        self.enterContext(mock.patch.object(logger, "disabled", True))
+
+    def use(self, url):
+        """Let every cache be at `url`, with a journal of its own."""
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        moved = override_settings(
+            REDIS_URL=url, CACHES=redis_caches(url), INVALIDATION_JOURNAL=folder / "journal"
+        )
+        self.enterContext(moved)
+        self.addCleanup(breaker_of().forget_threads)
+
+    def assertEveryPageAnswers(self):
+        for url in EVERY_PAGE:
+            with self.subTest(url):
+                self.assertEqual(self.client.get(url).status_code, 200)
+
+
+class RedisDownTests(AwayTestCase):
+    """REDIS_URL leads nowhere."""
+
+    def setUp(self):
+        super().setUp()
+        self.use(NOWHERE)
+
+    def test_every_page_answers_200(self):
+        self.assertEveryPageAnswers()
+
+    def test_every_page_answers_200_again(self):
+        for url in EVERY_PAGE:
+            self.client.get(url)
+
+        self.assertEveryPageAnswers()
+
+    def test_every_page_answers_head(self):
+        for url in EVERY_PAGE:
+            with self.subTest(url):
+                self.assertEqual(self.client.head(url).status_code, 200)
+
+    def test_pages_have_their_content(self):
+        for url in ("/", "/tags/redis/", "/feed/", "/posts/keys/", "/archive/", "/search/?q=keys"):
+            with self.subTest(url):
+                self.assertContains(self.client.get(url), "About keys")
+
+    def test_pages_have_no_age(self):
+        for url in ("/", "/posts/keys/"):
+            self.client.get(url)
+
+            self.assertMiss(url)
+
+    def test_the_browsers_copy_is_still_confirmed(self):
+        for url in ("/", "/posts/keys/", "/about/"):
+            etag = self.client.get(url)["ETag"]
+
+            response = self.client.get(url, headers={"If-None-Match": etag})
+
+            with self.subTest(url):
+                self.assertEqual(response.status_code, 304)
+
+    def test_search_finds_and_counts_comments(self):
+        (card,) = self.client.get("/search/?q=keys").context["results"]
+
+        self.assertEqual((card["slug"], card["comments"]), ("keys", 1))
+
+    def test_a_comment_is_saved_and_seen(self):
+        with self.commit():
+            response = self.client.post(
+                "/posts/keys/comment/", {"author": "Grace", "body": "Without Redis."}
+            )
+
+        self.assertEqual(response.status_code, 302)
+        self.assertContains(self.client.get("/posts/keys/"), "Without Redis.")
+
+    def test_nobody_is_kept_from_commenting(self):
+        for _ in range(8):
+            response = self.client.post(
+                "/posts/keys/comment/", {"author": "Grace", "body": "Without Redis."}
+            )
+            self.assertEqual(response.status_code, 302)
+
+        self.assertEqual(Comment.objects.count(), 9)
+
+    def test_a_comment_with_errors_is_still_refused(self):
+        response = self.client.post("/posts/keys/comment/", {"author": "", "body": ""})
+
+        self.assertEqual(response.status_code, 400)
+
+    def test_an_author_logs_in_and_edits(self):
+        User.objects.create_superuser("author", password="a password")
+
+        self.client.post("/admin/login/", {"username": "author", "password": "a password"})
+        with self.commit():
+            response = self.client.post(
+                f"/admin/blog/post/{self.post.pk}/change/",
+                {
+                    **{"title": "Keys, revised", "slug": "keys", "summary": "S", "body": "B"},
+                    **{"published_at_0": "2026-03-01", "published_at_1": "12:00:00"},
+                },
+            )
+
+        self.assertEqual(response.status_code, 302)
+        self.assertContains(self.client.get("/posts/keys/"), "Keys, revised")
+
+    def test_bulk_changes_are_saved(self):
+        with self.commit():
+            Post.objects.filter(slug="keys").update(title="Keys, revised")
+            Post.objects.bulk_create([Post(slug="new", published_at=self.post.published_at)])
+            Comment.objects.all().delete()
+
+        self.assertContains(self.client.get("/"), "Keys, revised")
+
+    def test_missing_pages_are_still_404(self):
+        for url in ("/nonsense/", "/posts/nonsense/", "/?page=99"):
+            with self.subTest(url):
+                self.assertEqual(self.client.get(url).status_code, 404)
+
+    def test_healthz_is_200_and_says_down(self):
+        self.client.get("/")
+
+        self.assertEqual(self.client.get("/healthz").json()["redis"], "down")
+
+    def test_healthz_says_down_when_nobody_asked_before(self):
+        self.assertEqual(self.client.get("/healthz").json()["redis"], "down")
+
+
+class RedisStoppedTests(AwayTestCase):
+    """Redis stops while the blog runs."""
+
+    def setUp(self):
+        super().setUp()
+        redis = PrivateRedis().start()
+        self.addCleanup(redis.stop)
+        self.use(redis.url)
+        for url in EVERY_PAGE:
+            self.client.get(url)
+        self.assertHit("/posts/keys/")
+        redis.stop()
+
+    def test_every_page_answers_200(self):
+        self.assertEveryPageAnswers()
+
+    def test_a_comment_is_saved_and_seen(self):
+        with self.commit():
+            self.client.post("/posts/keys/comment/", {"author": "Grace", "body": "Without Redis."})
+
+        self.assertContains(self.client.get("/posts/keys/"), "Without Redis.")
+
+
+class RedisFullTests(AwayTestCase):
+    """Redis takes no new values: reads go on, and nothing wrong is served."""
+
+    def setUp(self):
+        super().setUp()
+        redis = PrivateRedis().start()
+        self.addCleanup(redis.stop)
+        self.use(redis.url)
+        self.fill = lambda: self.redis("site").config_set("maxmemory", 1)
+        self.redis("site").config_set("maxmemory-policy", "noeviction")
+
+    def test_every_page_answers_200(self):
+        self.fill()
+
+        self.assertEveryPageAnswers()
+
+    def test_what_is_kept_is_still_served(self):
+        self.client.get("/posts/keys/")
+        self.fill()
+
+        self.assertHit("/posts/keys/")
+
+    def test_an_edit_is_seen_at_once(self):
+        urls = ("/", "/tags/redis/", "/posts/keys/", "/archive/", "/search/?q=keys")
+        for url in urls:
+            self.client.get(url)
+        self.fill()
+
+        with self.commit():
+            Post.objects.filter(slug="keys").update(title="Keys, revised")
+
+        for url in urls:
+            with self.subTest(url):
+                self.assertContains(self.client.get(url), "Keys, revised")
+
+
+class RedisBackTests(AwayTestCase):
+    """Redis hangs and comes back with everything it held before."""
+
+    urls = ("/", "/tags/redis/", "/posts/keys/", "/archive/", "/search/?q=keys")
+
+    def setUp(self):
+        super().setUp()
+        self.server = RedisServer().start()
+        self.addCleanup(self.server.close)
+        self.use(self.server.url)
+        for url in self.urls:
+            self.client.get(url)
+        self.server.hang()
+        self.client.get("/")
+
+    def come_back(self):
+        """Let Redis answer again, and the breaker find out now instead of in a second."""
+        self.server.wake()
+        self.assertTrue(breaker_of().probe())
+
+    def test_an_edit_in_the_meantime_is_on_every_page(self):
+        with self.commit():
+            Post.objects.filter(slug="keys").update(title="Keys, revised")
+        self.come_back()
+
+        for url in self.urls:
+            with self.subTest(url):
+                self.assertContains(self.client.get(url), "Keys, revised")
+
+    def test_a_comment_in_the_meantime_is_on_every_page(self):
+        with self.commit():
+            self.make_comment(self.post, "Grace", "In the meantime.")
+        self.come_back()
+
+        self.assertContains(self.client.get("/posts/keys/"), "In the meantime.")
+        self.assertContains(self.client.get("/archive/"), "Grace")
+
+    def test_pages_are_kept_again(self):
+        self.come_back()
+        self.client.get("/posts/keys/")
+
+        self.assertHit("/posts/keys/")
+
+    def test_what_did_not_change_is_still_kept(self):
+        self.come_back()
+
+        self.assertHit("/posts/keys/")
+
+
+class SessionTests(SimpleTestCase):
+    """No session depends on Redis."""
+
+    def test_sessions_are_in_the_database(self):
+        self.assertEqual(settings.SESSION_ENGINE, "django.contrib.sessions.backends.db")
+
+    def test_messages_are_not_in_a_cache(self):
+        self.assertIn(
+            settings.MESSAGE_STORAGE, ("django.contrib.messages.storage.fallback.FallbackStorage",)
+        )
+
+
+class ClearTests(CacheTestCase):
+    """Emptying every cache is no outage either."""
+
+    def test_clearing_every_cache_logs_nobody_out(self):
+        self.client.force_login(User.objects.create_superuser("author"))
+
+        for alias in caches:
+            caches[alias].clear()
+
+        self.assertEqual(self.client.get("/admin/").status_code, 200)

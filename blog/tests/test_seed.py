@@ -1,0 +1,352 @@
+"""`manage.py seed`: the posts, and enough other content to make a cache worth it."""
+
+from io import StringIO
+from unittest import mock
+
+from django.core.management import CommandError, call_command
+
+from blog.content import written_posts
+from blog.models import Comment, Post, Tag
+from blog.tests import CacheTestCase
+
+WRITTEN = len(written_posts())
+
+
+def seed(posts=3, comments=20):
+    """Run the command and return what it printed."""
+    output = StringIO()
+    call_command("seed", f"--posts={posts}", f"--comments={comments}", stdout=output)
+    return output.getvalue()
+
+
+def rows():
+    """Return all that the command writes, without the time at which it was written."""
+    posts = Post.objects.values("pk", "slug", "title", "summary", "body", "published_at")
+    comments = Comment.objects.values("pk", "post__slug", "author", "body", "created_at")
+    return [list(posts), list(comments), list(Post.tags.through.objects.values("post", "tag"))]
+
+
+class SeedTests(CacheTestCase):
+    """On an empty database."""
+
+    def test_it_adds_the_written_posts_and_as_many_others_as_asked_for(self):
+        seed(posts=3, comments=20)
+
+        self.assertEqual(Post.objects.count(), WRITTEN + 3)
+        self.assertEqual(Comment.objects.count(), 20)
+
+    def test_a_written_post_is_as_its_file_says(self):
+        seed()
+
+        for fields in written_posts():
+            post = Post.objects.get(slug=fields["slug"])
+            with self.subTest(post.slug):
+                self.assertEqual(post.title, fields["title"])
+                self.assertEqual(post.summary, fields["summary"])
+                self.assertEqual(post.body, fields["body"])
+                self.assertEqual(post.published_at, fields["published_at"])
+                self.assertEqual({tag.name for tag in post.tags.all()}, set(fields["tags"]))
+
+    def test_the_written_posts_come_first(self):
+        seed(posts=30)
+
+        first = [post.slug for post in Post.objects.published()[:WRITTEN]]
+        self.assertEqual(set(first), {fields["slug"] for fields in written_posts()})
+
+    def test_the_other_posts_have_text_code_tags_and_a_date_of_their_own(self):
+        seed(posts=30)
+
+        others = Post.objects.exclude(slug__in=[fields["slug"] for fields in written_posts()])
+        self.assertEqual(len({post.body for post in others}), 30)
+        self.assertEqual(len({post.published_at for post in others}), 30)
+        for post in others:
+            with self.subTest(post.slug):
+                self.assertIn("```python", post.body)
+                self.assertGreaterEqual(post.tags.count(), 1)
+
+    def test_a_comment_is_younger_than_its_post(self):
+        seed(comments=50)
+
+        for comment in Comment.objects.select_related("post"):
+            self.assertGreater(comment.created_at, comment.post.published_at)
+
+    def test_it_is_the_same_on_every_machine(self):
+        seed(posts=10, comments=50)
+        first = rows()
+        Post.objects.all().delete()
+        Tag.objects.all().delete()
+
+        seed(posts=10, comments=50)
+
+        def without_keys(tables):
+            return [[{k: row[k] for k in row if k != "pk"} for row in t] for t in tables[:2]]
+
+        self.assertEqual(without_keys(rows()), without_keys(first))
+
+    def test_the_default_is_200_posts_and_5000_comments(self):
+        call_command("seed", stdout=StringIO())
+
+        self.assertEqual(Post.objects.count(), WRITTEN + 200)
+        self.assertEqual(Comment.objects.count(), 5000)
+
+    def test_nothing_but_the_written_posts(self):
+        seed(posts=0, comments=0)
+
+        self.assertEqual((Post.objects.count(), Comment.objects.count()), (WRITTEN, 0))
+
+    def test_it_says_what_it_did(self):
+        self.assertRegex(seed(), rf"{WRITTEN + 3} new .* 20 comments")
+
+    def test_a_terminal_gets_a_progress_bar(self):
+        output = StringIO()
+        output.isatty = lambda: True
+
+        call_command("seed", posts=3, comments=20, stdout=output, no_color=True)
+
+        self.assertIn(f"{WRITTEN + 3}/{WRITTEN + 3}", output.getvalue())
+        self.assertIn("20/20", output.getvalue())
+
+    def test_a_log_gets_none(self):
+        self.assertEqual(seed().count("\n"), 1)
+
+    def test_every_seeded_page_is_there_and_right(self):
+        seed()
+        for post in Post.objects.all():
+            with self.subTest(post.slug):
+                self.assertContains(self.client.get(post.get_absolute_url()), "<h1")
+        for tag in Tag.objects.all():
+            with self.subTest(tag.slug):
+                self.assertEqual(self.client.get(tag.get_absolute_url()).status_code, 200)
+
+    def test_pages_that_were_cached_before_show_the_new_content(self):
+        urls = ("/", "/feed/", "/sitemap.xml", "/archive/", "/search/?q=redis")
+        before = {url: self.client.get(url).content for url in urls}
+
+        with self.commit():
+            seed()
+
+        for url in urls:
+            with self.subTest(url):
+                self.assertNotEqual(self.client.get(url).content, before[url])
+
+    def test_the_tag_pages_that_were_cached_before_show_the_new_posts(self):
+        name = written_posts()[0]["tags"][0]
+        self.make_post("mine", tags=[name])
+        self.assertNotContains(self.client.get(f"/tags/{name}/"), "/posts/note-")
+
+        with self.commit():
+            seed()
+
+        slug = Post.objects.published().filter(tags__slug=name).first().slug
+        self.assertContains(self.client.get(f"/tags/{name}/"), f"/posts/{slug}/")
+
+    def test_an_error_in_the_middle_leaves_nothing_behind(self):
+        with (
+            mock.patch.object(Comment.objects, "bulk_create", side_effect=OSError),
+            self.assertRaises(OSError),
+        ):
+            seed()
+
+        self.assertEqual((Post.objects.count(), Tag.objects.count()), (0, 0))
+
+
+class SeedAgainTests(CacheTestCase):
+    """On a database that is in use: idempotent, and nothing that a person wrote is lost."""
+
+    def setUp(self):
+        super().setUp()
+        seed()
+        self.post = Post.objects.get(slug=written_posts()[0]["slug"])
+
+    def revised(self):
+        """Return the written posts as a later release has them: the first one revised."""
+        posts = written_posts()
+        posts[0] |= {"title": "Revised title", "body": "Revised body.\n"}
+        return mock.patch("blog.management.commands.seed.written_posts", return_value=posts)
+
+    def test_the_second_run_changes_nothing(self):
+        before = rows()
+
+        output = seed()
+
+        self.assertEqual(rows(), before)
+        self.assertIn("0 new", output)
+
+    def test_the_second_run_drops_no_page(self):
+        self.client.get(self.post.get_absolute_url())
+
+        with self.commit():
+            seed()
+
+        self.assertHit(self.post.get_absolute_url())
+
+    def test_more_can_be_asked_for_later(self):
+        seed(posts=5, comments=30)
+
+        self.assertEqual(Post.objects.count(), WRITTEN + 5)
+        self.assertEqual(Comment.objects.count(), 30)
+
+    def test_less_takes_nothing_away(self):
+        seed(posts=0, comments=0)
+
+        self.assertEqual(Post.objects.count(), WRITTEN + 3)
+        self.assertEqual(Comment.objects.count(), 20)
+
+    def test_a_post_that_a_person_wrote_stays(self):
+        mine = self.make_post("mine", body="My own words.")
+
+        seed()
+
+        mine.refresh_from_db()
+        self.assertEqual(mine.body, "My own words.")
+
+    def test_a_comment_that_a_person_wrote_stays(self):
+        self.make_comment(self.post, "Grace", "My own remark.")
+
+        seed()
+
+        self.assertEqual(self.post.comments.get(author="Grace", body="My own remark.").pk, 21)
+
+    def test_a_person_s_post_that_has_the_slug_of_a_written_one_stays(self):
+        slug = self.post.slug
+        self.post.delete()
+        mine = self.make_post(slug, title="Mine", body="My own words.")
+
+        with self.revised():
+            seed()
+
+        mine.refresh_from_db()
+        self.assertEqual((mine.title, mine.body), ("Mine", "My own words."))
+
+    def test_a_post_that_a_person_edited_is_not_brought_up_to_date(self):
+        self.post.body = "Edited by a person."
+        self.post.save()
+
+        with self.revised():
+            seed()
+
+        self.post.refresh_from_db()
+        self.assertEqual(self.post.body, "Edited by a person.")
+
+    def test_a_post_that_nobody_edited_is_brought_up_to_date(self):
+        with self.revised():
+            output = seed()
+
+        self.post.refresh_from_db()
+        self.assertEqual((self.post.title, self.post.body), ("Revised title", "Revised body.\n"))
+        self.assertIn("1 updated", output)
+
+    def test_a_post_that_is_brought_up_to_date_keeps_comments_tags_and_date(self):
+        comments, tags = self.post.comments.count(), set(self.post.tags.all())
+
+        with self.revised():
+            seed()
+
+        post = Post.objects.get(pk=self.post.pk)
+        self.assertEqual(post.comments.count(), comments)
+        self.assertEqual(set(post.tags.all()), tags)
+        self.assertEqual(post.published_at, self.post.published_at)
+
+    def test_a_post_that_is_brought_up_to_date_is_new_on_its_page(self):
+        self.client.get(self.post.get_absolute_url())
+
+        with self.commit(), self.revised():
+            seed()
+
+        self.assertContains(self.client.get(self.post.get_absolute_url()), "Revised body.")
+
+    def test_a_post_that_was_brought_up_to_date_can_be_so_again(self):
+        with self.revised():
+            seed()
+
+        seed()
+
+        self.post.refresh_from_db()
+        self.assertEqual(self.post.title, written_posts()[0]["title"])
+
+    def test_a_post_that_an_author_took_back_stays_a_draft(self):
+        self.post.published_at = None
+        self.post.save()
+
+        with self.revised():
+            seed()
+
+        self.post.refresh_from_db()
+        self.assertIsNone(self.post.published_at)
+
+    def test_a_comment_that_a_person_edited_stays(self):
+        comment = Comment.objects.first()
+        comment.body = "Edited by a person."
+        comment.save()
+
+        seed()
+
+        self.assertEqual(Comment.objects.get(pk=comment.pk).body, "Edited by a person.")
+        self.assertEqual(Comment.objects.count(), 20)
+
+    def test_a_tag_that_a_person_renamed_keeps_its_name(self):
+        Tag.objects.filter(slug="redis").update(name="Redis, the server")
+
+        seed(posts=5)
+
+        self.assertEqual(Tag.objects.get(slug="redis").name, "Redis, the server")
+
+    def test_tags_that_a_person_took_off_stay_off(self):
+        self.post.tags.clear()
+
+        seed()
+
+        self.assertEqual(self.post.tags.count(), 0)
+
+
+class SeedUsedTests(CacheTestCase):
+    """On a database that a person filled before the first run."""
+
+    def test_a_tag_of_the_same_name_and_another_slug_is_used(self):
+        name = written_posts()[0]["tags"][0]
+        mine = Tag.objects.create(name=name, slug="my-own-slug")
+
+        seed()
+
+        mine.refresh_from_db()
+        self.assertEqual((mine.name, mine.slug), (name, "my-own-slug"))
+        self.assertEqual(Post.objects.exclude(seeded_as="").count(), WRITTEN + 3)
+
+    def test_a_tag_of_the_same_slug_and_another_name_is_used(self):
+        name = written_posts()[0]["tags"][0]
+        mine = Tag.objects.create(name="My own name", slug=name)
+
+        seed()
+
+        mine.refresh_from_db()
+        self.assertEqual(mine.name, "My own name")
+        self.assertGreater(mine.posts.count(), 0)
+
+    def test_posts_and_comments_of_a_person_stay(self):
+        mine = self.make_post("mine")
+        self.make_comment(mine, "Grace", "My own remark.")
+
+        seed()
+
+        self.assertEqual(Post.objects.get(slug="mine").comments.get().body, "My own remark.")
+        self.assertEqual(Post.objects.count(), WRITTEN + 3 + 1)
+
+
+class SeedNumbersTests(CacheTestCase):
+    """Numbers that make no sense are one line."""
+
+    def test_numbers_out_of_range_are_refused(self):
+        for numbers in ({"posts": -1}, {"comments": -1}, {"posts": 20_001}, {"comments": 500_001}):
+            with self.subTest(numbers), self.assertRaisesMessage(CommandError, "Give 0 to"):
+                seed(**numbers)
+
+    def test_what_is_no_number_is_refused(self):
+        for option in ("--posts=abc", "--comments=1.5", "--posts=", "--nonsense"):
+            with self.subTest(option), self.assertRaises(CommandError):
+                call_command("seed", option)
+
+    def test_nothing_is_written_then(self):
+        with self.assertRaises(CommandError):
+            seed(posts=5, comments=-1)
+
+        self.assertEqual(Post.objects.count(), 0)

@@ -1,0 +1,38 @@
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import Tags, Warning, register
+
+MIDDLEWARE = "watch.middleware.WatchMiddleware"
+
+
+class WatchConfig(AppConfig):
+    """Checks that the two other settings are there as well."""
+
+    name = "watch"
+
+    def ready(self):
+        register(watch_is_complete, Tags.caches)
+
+
+def watch_is_complete(app_configs, **kwargs):
+    """Warn when the instrument would see nothing, or be cached itself."""
+    from watch.conf import config
+
+    problems = []
+    if not config().levels:
+        problems.append(
+            Warning(
+                "No cache is watched.",
+                hint='Set OPTIONS["REDIS_CLIENT_CLASS"] to "watch.client.WatchedRedis" in CACHES.',
+                id="watch.W001",
+            )
+        )
+    if MIDDLEWARE not in settings.MIDDLEWARE[:1]:
+        problems.append(
+            Warning(
+                f"{MIDDLEWARE} is not the first in MIDDLEWARE.",
+                hint="Behind UpdateCacheMiddleware its headers would be stored with the pages.",
+                id="watch.W002",
+            )
+        )
+    return problems

@@ -1,0 +1,158 @@
+"""
+From every process into one Redis stream, off the path of the request.
+
+put() appends to a queue and returns. A thread of the process sends what has gathered, ten
+times a second at most, and one round trip for many events. The stream is bounded; so is
+the queue: while Redis is away the oldest events are dropped and counted, and nobody waits.
+
+The stream holds entries of one field, `e`, with the JSON of one event: see README.md.
+"""
+
+import json
+import logging
+import os
+import threading
+import time
+from collections import deque
+
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+from redis import Connection, ConnectionPool, Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from watch.conf import config
+from watch.event import worker
+
+QUEUE_LENGTH = 1000  # events that wait to be sent
+GATHER = 0.1  # seconds that an event waits for others
+BATCH = 20  # events a round trip: while it makes their JSON, no other thread has Python
+PAUSE = 1  # seconds without a try after a batch was not taken
+TIMEOUT = 1  # seconds that Redis may take
+
+# One command for a batch: to redis-py, packing each XADD costs more than all the rest.
+ADD = """
+for i = 2, #ARGV do redis.call('XADD', KEYS[1], '*', 'e', ARGV[i]) end
+return redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[1])
+"""
+
+_logger = logging.getLogger("watch")
+
+
+def connect(timeout=TIMEOUT):
+    """
+    Return a plain client for the database of the stream, with connections of its own.
+
+    It goes past the breaker and the pools of the caches, so that neither waits for the other.
+    """
+    parameters = dict(config().stream_connection)
+    connection_class = parameters.pop("connection_class", Connection)
+    pool = ConnectionPool(
+        connection_class,
+        **parameters,
+        socket_timeout=timeout,
+        socket_connect_timeout=TIMEOUT,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return Redis(connection_pool=pool)
+
+
+class Feed:
+    """What this process has still to send. Safe to use from any thread."""
+
+    def __init__(self):
+        self.start_anew()
+
+    def start_anew(self):
+        """Forget queue, connection and thread. A forked child inherits them, and none works."""
+        self.dropped = 0  # events lost since the last that arrived
+        self._queue = deque(maxlen=QUEUE_LENGTH)
+        self._has_work = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = None
+        self._client = self._script = None
+        self._is_failing = False
+
+    def put(self, event):
+        """Send the event soon. Costs the caller a microsecond, and never waits."""
+        if len(self._queue) == QUEUE_LENGTH:
+            self._lose(1)
+        self._queue.append(event)
+        if not self._has_work.is_set():
+            self._has_work.set()
+        if self._thread is None:
+            self._start()
+
+    def settings_changed(self):
+        """Send nothing that was meant for one Redis to another."""
+        self._queue.clear()
+        config.cache_clear()
+        self._client = None
+
+    def _lose(self, number):
+        with self._lock:
+            self.dropped += number
+
+    def _start(self):
+        with self._lock:
+            if self._thread is not None:
+                return
+            thread = threading.Thread(target=self._run, name="watch-feed", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return  # No more threads to be had, or Python is ending. The next one tries.
+            self._thread = thread
+
+    def _run(self):
+        while True:
+            self._has_work.wait()
+            time.sleep(GATHER)
+            self._has_work.clear()
+            if not self._send_queue():
+                time.sleep(PAUSE)
+                self._has_work.set()
+
+    def _send_queue(self):
+        """Send what waits. Return whether Redis took it."""
+        batch = []
+        try:
+            # In this order: see settings_changed().
+            client = self._client = self._client or connect()
+            while batch := self._next_batch():
+                self._send(client, batch)
+        except Exception as error:
+            self._lose(len(batch))
+            if not self._is_failing:
+                self._is_failing = True
+                _logger.warning("Events are not published for now: %s", error)
+            return False
+        self._is_failing = False
+        return True
+
+    def _next_batch(self):
+        batch = []
+        while self._queue and len(batch) < BATCH:
+            batch.append(self._queue.popleft())
+        return batch
+
+    def _send(self, client, batch):
+        settings, dropped = config(), self.dropped
+        lines = [event.as_json() for event in batch]
+        if dropped:
+            lost = {"kind": "dropped", "at": round(time.time(), 3), "worker": worker()}
+            lines.append(json.dumps(lost | {"events": dropped}))
+        if self._script is None:
+            self._script = client.register_script(ADD)
+        self._script([settings.stream], [settings.stream_length, *lines], client)
+        self._lose(-dropped)
+
+
+feed = Feed()
+os.register_at_fork(after_in_child=feed.start_anew)
+
+
+@receiver(setting_changed)
+def _settings_changed(setting, **kwargs):
+    if setting in ("CACHES", "WATCH", "MIDDLEWARE"):
+        feed.settings_changed()
