@@ -9,7 +9,8 @@ from django.db.models.signals import m2m_changed
 from django.urls import reverse
 from django.utils import timezone
 
-from blog import caching, rendering
+from blog import caching
+from blog.content import rendering
 
 
 class InvalidatingQuerySet(models.QuerySet):

@@ -48,7 +48,6 @@ def home(request):
     Whole site: the middleware keeps what this returns. There is nothing to do here.
 
     It fits a page that is the same for everybody and asks for neither session nor user.
-
     Try it: curl -sI http://127.0.0.1:8000/ twice, and look for Age.
     Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#the-per-site-cache
     """
@@ -83,7 +82,6 @@ def post(request, slug):
 
     It fits a page that costs more than the others and changes at other times. The comment
     form has a page of its own: a form in a cached page gives one visitor's CSRF token to all.
-
     Try it: redis-cli -n 2 --scan
     Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#the-per-view-cache
     """
@@ -103,21 +101,19 @@ def archive(request, year=None, month=None):
     Fragment: the page is personal and lives for one request, its costly parts are kept.
 
     The template gets functions, not results: what no fragment asks for is never computed.
-
     Try it: load /archive/ twice, comment on any post, and load it again.
     Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#template-fragment-caching
     """
     published = Post.objects.published()
-    if year is None:
-        newest = published.first()
-        year, month = (newest.published_at.year, newest.published_at.month) if newest else (1, 1)
-    in_month = published.in_month(int(year), int(month))
+    newest = published.first()
+    day = date(int(year), int(month), 1) if year else newest and newest.published_at.date()
+    in_month = published.in_month(day.year, day.month) if day else published.none()
     versions = dict(in_month.values_list("pk", "updated_at"))
-    if not versions and published.exists():
+    if year and not versions:
         raise Http404("Nothing was published in that month.")
     context = {
         "visitor": request.user.get_username() or visitor_name(request),
-        "month": date(int(year), int(month), 1),
+        "month": day,
         "versions": versions,
         # By primary key: a post that arrives meanwhile is not in `versions` and not in here.
         "posts": in_month.filter(pk__in=versions).all,
@@ -136,7 +132,6 @@ def archive(request, year=None, month=None):
 def search(request):
     """
     Low-level: the answer to a query is kept as plain values, the page around it is not.
-
     Try it: search for the same words twice, in another order; then for nonsense.
     Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#the-low-level-cache-api
     """

@@ -22,6 +22,9 @@ DEFAULTS = {
     # Alias that the cache middleware keeps whole pages in. By default CACHE_MIDDLEWARE_ALIAS,
     # and none when FetchFromCacheMiddleware is not in MIDDLEWARE.
     "SITE_ALIAS": None,
+    # Beginnings of keys (behind prefix and version) that hold bookkeeping of a CLIENT_CLASS of
+    # your own and no cached value: they are shown, and count for nothing.
+    "ASIDE": [],
     # Paths that are neither watched nor given headers. STATIC_URL is always one of them.
     "SKIP_PATHS": ["/watch/"],
     # Source files below this folder are "yours": their lines are shown as those that asked.
@@ -45,6 +48,7 @@ class Config:
     site: str | None  # the level of whole pages that every request passes
     prefixes: tuple  # (what a key starts with, name), the longest first
     servers: dict  # address(): name, for keys that have no prefix
+    aside: tuple
     skip_paths: tuple
     root: str
     stream: str
@@ -57,6 +61,17 @@ class Config:
             if key.startswith(prefix):
                 return name
         return fallback
+
+    def name_of(self, key):
+        """Return what the project calls `key`: without prefix and version."""
+        for prefix, _ in self.prefixes:
+            if key.startswith(prefix):
+                return key[len(prefix) :].partition(":")[2]
+        return key
+
+    def is_aside(self, key):
+        """Return whether `key` is one that ASIDE names."""
+        return bool(self.aside) and self.name_of(key).startswith(self.aside)
 
 
 @cache
@@ -92,6 +107,7 @@ def config():
         site=names.get(site_alias),
         prefixes=tuple(sorted(prefixes, key=lambda pair: -len(pair[0]))),
         servers=servers,
+        aside=tuple(given["ASIDE"]),
         skip_paths=tuple(filter(None, [settings.STATIC_URL, *given["SKIP_PATHS"]])),
         root=str(Path(given["ROOT"] or getattr(settings, "BASE_DIR", "")).resolve()),
         stream=given["STREAM"],

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 LOOKUP = "lookup"
 PAGE = "page"  # The page itself, read or written, as Django's page cache names it.
 VARY = "vary"  # The list of headers that the page varies on.
-ASIDE = "aside"  # Asked in the same command as a page.
+ASIDE = "aside"  # Bookkeeping: asked together with a page, or named by WATCH["ASIDE"].
 READBACK = "readback"  # Written by this very request.
 WRITE = "write"
 DELETE = "delete"
@@ -156,7 +156,7 @@ class Answer:
             else:
                 self.misses += 1
             self.source = self.source or op.source
-        elif op.note is STORED:
+        elif op.note is STORED and kind is WRITE:
             self.stored += 1
             if self.page is None:
                 self.add_entry(op)

@@ -129,7 +129,7 @@ def server_timing(event, settings):
         return ", ".join(parts)
     room = MAX_TIMING - DROPPED - sum(len(part) + 2 for part in parts)
     for number, op in enumerate(lookups):
-        part = _key_metric(op)
+        part = _key_metric(op, settings.name_of(op.key))
         room -= len(part) + 2
         if room < 0:
             parts.append(f'dropped;desc="{len(lookups) - number}"')
@@ -138,12 +138,10 @@ def server_timing(event, settings):
     return ", ".join(parts)
 
 
-def _key_metric(op):
+def _key_metric(op, key):
     """Return the metric of one key: f for a template fragment, l for any other."""
-    name = "f" if ":template.cache." in op.key else "l"
+    name = "f" if key.startswith("template.cache.") else "l"
     word = "down" if op.note is DOWN else "hit" if op.hit else "miss"
-    # The prefix, which is the level, and the version say nothing new.
-    key = op.key.split(":", 2)[-1]
     if len(key) > MAX_KEY:
         key = f"{key[: MAX_KEY - 21]}~{key[-20:]}"
     ttl = "" if op.ttl is None else f" ttl={op.ttl // 1000}"

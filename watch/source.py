@@ -3,8 +3,8 @@ Which line asked the cache: of a template, a view, the settings, or any of your 
 
 The stack is walked upwards from the command. It leads through redis-py and django-redis to
 the method of the cache backend that was called; the first line of the project above that
-is the answer. Project code below that method, such as a CLIENT_CLASS, is part of the
-cache and asked nothing.
+is the answer. Code below that method, such as a CLIENT_CLASS of the project's own, is part
+of the cache and asked nothing.
 """
 
 import inspect
@@ -19,6 +19,7 @@ from django.conf import settings
 from django.core.cache import caches
 from django.core.signals import setting_changed
 from django.dispatch import receiver
+from django.utils.module_loading import import_string
 
 from watch.conf import config
 
@@ -83,8 +84,13 @@ def _classify(filename):
 @cache
 def _special_files():
     """Return the files whose frames say who asked."""
-    backends = {type(caches[alias]) for alias in settings.CACHES}
-    files = {inspect.getfile(base) for backend in backends for base in backend.__mro__[:-1]}
+    classes = {type(caches[alias]) for alias in settings.CACHES}
+    classes |= {
+        import_string(cache["OPTIONS"]["CLIENT_CLASS"])
+        for cache in settings.CACHES.values()
+        if "CLIENT_CLASS" in cache.get("OPTIONS", {})
+    }
+    files = {inspect.getfile(base) for found in classes for base in found.__mro__[:-1]}
     return dict.fromkeys(files, BACKEND) | {
         django.core.cache.backends.base.__file__: BACKEND,
         django.middleware.cache.__file__: PAGES,

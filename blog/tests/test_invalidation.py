@@ -10,7 +10,8 @@ from django.core.cache import caches
 from django.db import transaction
 from django.test import TransactionTestCase
 
-from blog import caching, rendering, search, views
+from blog import caching, search, views
+from blog.content import rendering
 from blog.models import Comment, Post, Tag
 from blog.tests import CacheTestCase
 

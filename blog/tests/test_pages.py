@@ -228,6 +228,11 @@ class ArchiveTests(CacheTestCase):
 
         self.assertEqual(self.client.get("/archive/").status_code, 200)
 
+    def test_an_empty_blog_has_no_months(self):
+        Post.objects.all().delete()
+
+        self.assertEqual(self.client.get("/archive/2026/03/").status_code, 404)
+
 
 class EveryPageTests(CacheTestCase):
     """What holds for all pages."""

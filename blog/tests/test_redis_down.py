@@ -126,8 +126,8 @@ class RedisDownTests(AwayTestCase):
             response = self.client.post(
                 f"/admin/blog/post/{self.post.pk}/change/",
                 {
-                    **{"title": "Keys, revised", "slug": "keys", "summary": "S", "body": "B"},
-                    **{"published_at_0": "2026-03-01", "published_at_1": "12:00:00"},
+                    "title": "Keys, revised", "slug": "keys", "summary": "S", "body": "B",
+                    "published_at_0": "2026-03-01", "published_at_1": "12:00:00",
                 },
             )
 

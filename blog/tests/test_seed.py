@@ -162,7 +162,7 @@ class SeedAgainTests(CacheTestCase):
         """Return the written posts as a later release has them: the first one revised."""
         posts = written_posts()
         posts[0] |= {"title": "Revised title", "body": "Revised body.\n"}
-        return mock.patch("blog.management.commands.seed.written_posts", return_value=posts)
+        return mock.patch("blog.content.seeding.written_posts", return_value=posts)
 
     def test_the_second_run_changes_nothing(self):
         before = rows()

@@ -41,12 +41,12 @@ def database_url(url, number):
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query))
         if parts.scheme == "unix" and parts.path.strip("/"):
-            query["db"] = int(query.get("db", 0)) + number
+            query["db"] = raised(query.get("db"), number)
             # urlunsplit() would write unix:/path.
             return f"unix://{parts.netloc}{parts.path}?{urlencode(query)}"
         # Reading the port raises ValueError for one that is none.
         if parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0:
-            database = int(query.pop("db", None) or parts.path.strip("/") or 0) + number
+            database = raised(query.pop("db", None) or parts.path.strip("/"), number)
             return parts._replace(path=f"/{database}", query=urlencode(query)).geturl()
     except ValueError:
         pass
@@ -54,6 +54,13 @@ def database_url(url, number):
         "REDIS_URL is not usable. It takes redis://[:password@]host[:port][/database], "
         "rediss:// with the same, or unix:///path/to/redis.sock."
     )
+
+
+def raised(database, number):
+    """Return `number` databases after `database`, which may be empty. Raises ValueError."""
+    if database and not (database.isascii() and database.isdigit()):
+        raise ValueError(database)
+    return int(database or 0) + number
 
 
 def redis_caches(url, **options):

@@ -172,9 +172,10 @@ class Breaker:
             callback(self)
         except Exception as error:
             self._callback_log.warning(
-                "Redis at %s answers, but stays unused until %s works: %r",
+                "Redis at %s answers, but stays unused until %s() works (%s: %s)",
                 self.address,
                 callback.__qualname__,
+                type(error).__name__,
                 error,
             )
             raise

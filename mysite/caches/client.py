@@ -14,7 +14,7 @@ from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError, ResponseError
 
 from mysite.caches.log import Quiet
-from mysite.caches.serializer import UnreadableValue, ValueTooLarge
+from mysite.caches.serializer import FORMAT, SafeSerializer, UnreadableValue, ValueTooLarge
 
 _MISSING = object()
 _log = Quiet()
@@ -29,6 +29,17 @@ class SafeClient(DefaultClient):
     pexpire(). Locks, the iterators (iter_keys, sscan_iter) and the set, hash and sorted
     set commands of django-redis stay uncovered.
     """
+
+    def __init__(self, server, params, backend):
+        super().__init__(server, params, backend)
+        self.serializer = SafeSerializer(params.get("OPTIONS", {}))
+
+    def decode(self, value):
+        """Return the value that Redis holds as `value`. Raises UnreadableValue."""
+        if isinstance(value, bytes) and value.startswith(FORMAT):
+            # DefaultClient first tries int(), which takes as long as reading a fragment.
+            return self.serializer.loads(value)
+        return super().decode(value)
 
     def get(self, key, default=None, version=None, client=None):
         """Return the value at `key`, or `default` when it is missing or can't be read."""

@@ -38,9 +38,9 @@ from django_redis.serializers.base import BaseSerializer
 # stream starts with it. The second byte counts up when the meaning of a value changes.
 FORMAT = b"\xc1\x01"
 
-# The largest page of the blog is 100 KB. Decoding costs memory of the web process: up to
-# sixty times the size of a value made of nothing but empty lists.
-MAX_BYTES = 4 * 1024 * 1024
+# Ten times what the blog needs. The limit protects the web process: a value made of nothing
+# but empty lists takes sixty times its size in memory, and half a second for each MB.
+MAX_BYTES = 2 * 1024 * 1024
 
 # msgpack reserves the memory for a list before it reads it, so a few bytes could ask for a lot.
 MAX_ITEMS = 1 << 16

@@ -314,7 +314,7 @@ class UntrustedValueTests(SimpleTestCase):
     def test_more_than_the_size_limit(self):
         self.assert_unreadable(FORMAT + b"\xc6\x7f\xff\xff\xff")
         with self.assertRaisesRegex(UnreadableValue, "limit"):
-            serializer.loads(FORMAT + b"\xc6\x00\x40\x00\x00" + b"x" * MAX_BYTES)
+            serializer.loads(FORMAT + b"\xc6" + MAX_BYTES.to_bytes(4) + b"x" * MAX_BYTES)
 
     def test_a_list_that_claims_more_items_than_it_has(self):
         self.assert_unreadable(FORMAT + b"\xdd\x7f\xff\xff\xff" * 100)

@@ -1,0 +1,512 @@
+"""What the instrument sees of each command, and how it counts."""
+
+import threading
+from contextlib import contextmanager
+from unittest import mock
+
+from django.core.cache import cache, caches
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django_redis import get_redis_connection
+from redis.connection import AbstractConnection
+from redis.exceptions import ResponseError
+
+from watch.event import recording
+from watch.tests import WatchTestCase
+
+
+class CommandTestCase(WatchTestCase):
+    @contextmanager
+    def watching(self):
+        """Record the commands of the block."""
+        with recording() as self.event:
+            yield
+
+    @property
+    def answer(self):
+        """What the low-level cache answered within the block."""
+        return self.event.answers["low-level"]
+
+    @property
+    def ops(self):
+        return [(op.verb, op.key, op.hit, op.note) for op in self.event.ops]
+
+
+class LookupTests(CommandTestCase):
+    """Hit or miss is what Redis said, and nothing else."""
+
+    def test_a_key_that_is_not_there_is_a_miss(self):
+        with self.watching():
+            cache.get("nothing")
+
+        self.assertEqual(self.ops, [("GET", self.key("nothing"), False, "")])
+        self.assertEqual(self.answer.word, "miss")
+
+    def test_a_key_that_is_there_is_a_hit(self):
+        cache.set("something", "value")
+
+        with self.watching():
+            value = cache.get("something")
+
+        self.assertEqual(value, "value")
+        self.assertEqual(self.answer.word, "hit")
+
+    def test_a_cached_none_is_a_hit(self):
+        cache.set("nothing found", None)
+
+        with self.watching():
+            cache.get("nothing found")
+
+        self.assertEqual(self.answer.word, "hit")
+
+    def test_a_value_that_equals_the_default_is_a_hit(self):
+        cache.set("zero", 0)
+
+        with self.watching():
+            cache.get("zero", 0)
+
+        self.assertEqual(self.answer.word, "hit")
+
+    def test_has_key_is_a_lookup(self):
+        with self.watching():
+            cache.has_key("nothing")
+
+        self.assertEqual(self.answer.word, "miss")
+
+    def test_get_many_is_a_lookup_a_key(self):
+        cache.set("b", 1)
+
+        with self.watching():
+            cache.get_many(["a", "b", "c"])
+
+        self.assertEqual((self.answer.hits, self.answer.misses), (1, 2))
+        self.assertEqual(self.answer.word, "1/3")
+
+    def test_a_cold_get_or_set_is_one_miss(self):
+        with self.watching():
+            cache.get_or_set("answer", 42)
+
+        self.assertEqual([op.verb for op in self.event.ops], ["GET", "SET", "GET"])
+        self.assertEqual((self.answer.hits, self.answer.misses), (0, 1))
+
+    def test_a_warm_get_or_set_is_one_hit(self):
+        cache.set("answer", 42)
+
+        with self.watching():
+            cache.get_or_set("answer", 43)
+
+        self.assertEqual((self.answer.hits, self.answer.misses), (1, 0))
+
+    def test_what_was_deleted_is_looked_up_again(self):
+        with self.watching():
+            cache.set("answer", 42)
+            cache.delete("answer")
+            cache.get("answer")
+
+        self.assertEqual((self.answer.hits, self.answer.misses), (0, 1))
+
+    def test_a_value_that_the_cache_client_refuses_is_a_miss(self):
+        cache.set("outdated", 1)
+
+        with self.watching():
+            cache.get("outdated")
+            get_redis_connection("default").refused(self.key("outdated"))
+
+        self.assertEqual((self.answer.hits, self.answer.misses), (0, 1))
+        self.assertEqual(self.ops, [("GET", self.key("outdated"), False, "refused")])
+
+    def test_a_stale_value_is_a_hit_whose_time_left_is_negative(self):
+        cache.set("old", 1)
+
+        with self.watching():
+            cache.get("old")
+            get_redis_connection("default").stale(self.key("old"), ttl=-4)
+
+        self.assertEqual((self.answer.hits, self.answer.ttl), (1, -4000))
+
+    def test_outside_a_watched_request_nothing_is_noted(self):
+        with self.watching():
+            pass
+
+        cache.get("nothing")
+
+        self.assertEqual(self.event.ops, [])
+
+
+class SizeAndTimeTests(CommandTestCase):
+    """Bytes as Redis has them, the time left, and the microseconds."""
+
+    def test_the_size_is_that_of_the_stored_bytes(self):
+        cache.set("text", "x" * 1000)
+
+        with self.watching():
+            cache.get("text")
+
+        stored = self.redis("low-level").strlen(self.key("text"))
+        self.assertEqual(self.answer.size, stored)
+
+    def test_the_size_of_a_stored_value_is_that_of_its_bytes(self):
+        with self.watching():
+            cache.set("text", "x" * 1000)
+
+        stored = self.redis("low-level").strlen(self.key("text"))
+        self.assertEqual(self.answer.size, stored)
+
+    def test_a_hit_tells_the_time_left(self):
+        cache.set("short", 1, timeout=60)
+        self.redis("low-level").pexpire(self.key("short"), 41_500)
+
+        with self.watching():
+            cache.get("short")
+
+        self.assertTrue(40_000 < self.answer.ttl <= 41_500, self.answer.ttl)
+
+    def test_the_time_left_of_a_level_is_that_of_the_first_to_go(self):
+        cache.set_many({"a": 1, "b": 2}, timeout=300)
+        cache.set("c", 3, timeout=20)
+
+        with self.watching():
+            cache.get_many(["a", "b", "c"])
+
+        self.assertTrue(18_000 < self.answer.ttl <= 20_000, self.answer.ttl)
+
+    def test_what_has_no_timeout_has_no_time_left(self):
+        cache.set("for ever", 1, timeout=None)
+
+        with self.watching():
+            cache.get("for ever")
+
+        self.assertIsNone(self.answer.ttl)
+
+    def test_the_time_left_comes_in_the_same_round_trip(self):
+        cache.set("a", 1)
+
+        with (
+            self.watching(),
+            mock.patch.object(
+                AbstractConnection,
+                "send_packed_command",
+                autospec=True,
+                side_effect=AbstractConnection.send_packed_command,
+            ) as send,
+        ):
+            cache.get("a")
+
+        self.assertIsNotNone(self.answer.ttl)
+        self.assertEqual(send.call_count, 1)
+
+    def test_a_pipeline_shares_its_time_out(self):
+        with self.watching():
+            cache.set_many({"a": 1, "b": 2, "c": 3})
+
+        each = {op.ns for op in self.event.ops}
+        self.assertEqual(len(self.event.ops), 3)
+        self.assertEqual(len(each), 1)
+        self.assertEqual(self.answer.ns, 3 * each.pop())
+
+
+class WriteTests(CommandTestCase):
+    """Stored is what Redis said OK to."""
+
+    def test_a_set_is_stored(self):
+        with self.watching():
+            cache.set("a", 1)
+
+        self.assertEqual(self.ops, [("SET", self.key("a"), None, "stored")])
+        self.assertEqual(self.answer.stored, 1)
+
+    def test_an_add_to_a_key_that_exists_is_not_stored(self):
+        cache.set("a", 1)
+
+        with self.watching():
+            cache.add("a", 2)
+
+        self.assertEqual(self.ops[0], ("SET", self.key("a"), None, "not stored"))
+        self.assertEqual(self.answer.stored, 0)
+
+    def test_a_write_is_no_lookup(self):
+        with self.watching():
+            cache.set("a", 1)
+
+        self.assertEqual((self.answer.lookups, self.answer.word), (0, ""))
+
+    def test_a_pipeline_is_seen_key_by_key(self):
+        with self.watching():
+            cache.set_many({"a": 1, "b": 2})
+
+        self.assertEqual(
+            self.ops,
+            [
+                ("SET", self.key("a"), None, "stored"),
+                ("SET", self.key("b"), None, "stored"),
+            ],
+        )
+
+    def test_in_a_pipeline_only_what_redis_took_is_stored(self):
+        with self.watching(), self.assertRaises(ResponseError):
+            pipeline = get_redis_connection("default").pipeline(transaction=False)
+            pipeline.set(self.key("good"), 1)
+            pipeline.execute_command("SET", self.key("bad"), 1, "NONSENSE")
+            pipeline.execute()
+
+        self.assertEqual(
+            self.ops,
+            [
+                ("SET", self.key("good"), None, "stored"),
+                ("SET", self.key("bad"), None, "error"),
+            ],
+        )
+
+    def test_a_script_is_seen_with_its_key(self):
+        cache.set("count", 1)
+
+        with self.watching():
+            cache.incr("count")
+
+        self.assertEqual(self.ops, [("EVAL", self.key("count"), None, "")])
+
+    def test_a_scan_is_seen_with_its_pattern(self):
+        with self.watching():
+            cache.delete_pattern("post:*")
+
+        self.assertEqual(self.ops[0][:2], ("SCAN", self.key("post:*")))
+
+    def test_a_delete_is_seen(self):
+        with self.watching():
+            cache.delete_many(["a", "b"])
+
+        self.assertEqual([op.kind for op in self.event.ops], ["delete", "delete"])
+
+    def test_a_touch_is_seen_and_stores_nothing(self):
+        cache.set("a", 1)
+
+        with self.watching():
+            cache.touch("a", 100)
+
+        self.assertEqual([op.key for op in self.event.ops], [self.key("a")])
+        self.assertEqual(self.answer.stored, 0)
+
+    def test_a_command_without_a_key_belongs_to_the_level_of_its_database(self):
+        with self.watching():
+            get_redis_connection("view").dbsize()
+
+        self.assertEqual([(op.level, op.key) for op in self.event.ops], [("view", "*")])
+
+    def test_commands_between_watch_and_multi_are_seen(self):
+        with self.watching(), get_redis_connection("default").pipeline() as pipeline:
+            pipeline.watch(self.key("a"))
+            pipeline.get(self.key("a"))
+            pipeline.multi()
+            pipeline.set(self.key("a"), 1)
+            pipeline.execute()
+
+        self.assertEqual([op.verb for op in self.event.ops], ["WATCH", "GET", "SET"])
+
+
+class BookkeepingTests(CommandTestCase):
+    """Keys that a CLIENT_CLASS keeps for itself count for nothing."""
+
+    watch = {"ASIDE": ["generation:"]}
+
+    def test_a_key_aside_is_no_lookup(self):
+        cache.set("value", 1)
+
+        with self.watching():
+            cache.get_many(["value", "generation:value"])
+
+        self.assertEqual((self.answer.hits, self.answer.misses), (1, 0))
+
+    def test_a_key_aside_is_seen(self):
+        with self.watching():
+            cache.get_many(["value", "generation:value"])
+
+        self.assertEqual([op.kind for op in self.event.ops], ["lookup", "aside"])
+
+    def test_a_key_aside_is_not_stored_for_the_reader(self):
+        with self.watching():
+            cache.set("generation:value", 1)
+
+        self.assertEqual(self.answer.stored, 0)
+
+
+class ErrorTests(CommandTestCase):
+    """The caches get the errors that redis-py raises, watched or not."""
+
+    cache_options = {"IGNORE_EXCEPTIONS": False}
+
+    def test_a_key_of_another_type_is_an_error_and_a_miss(self):
+        self.redis("low-level").lpush(self.key("list"), 1)
+
+        with self.watching(), self.assertRaisesMessage(ResponseError, "WRONGTYPE"):
+            cache.get("list")
+
+        self.assertEqual(self.ops, [("GET", self.key("list"), False, "error")])
+        self.assertEqual(self.answer.word, "miss")
+
+    def test_after_an_error_the_next_command_gets_its_own_reply(self):
+        self.redis("low-level").lpush(self.key("list"), 1)
+        cache.set("a", "the value of a")
+
+        with self.watching():
+            with self.assertRaises(ResponseError):
+                cache.get("list")
+            value = cache.get("a")
+
+        self.assertEqual(value, "the value of a")
+
+    def test_after_an_interrupt_the_next_command_gets_its_own_reply(self):
+        cache.set_many({"a": "the value of a", "b": "the value of b"})
+        client = get_redis_connection("default")
+
+        with self.watching():
+            with (
+                mock.patch.object(client, "parse_response", side_effect=KeyboardInterrupt),
+                self.assertRaises(KeyboardInterrupt),
+            ):
+                client.get(self.key("a"))
+            value = cache.get("b")
+
+        self.assertEqual(value, "the value of b")
+
+    def test_an_error_in_the_instrument_is_none_of_the_cache(self):
+        cache.set("a", 1)
+
+        with (
+            self.watching(),
+            mock.patch("watch.commands.line_that_asked", side_effect=ZeroDivisionError),
+            self.assertLogs("watch", "ERROR"),
+        ):
+            value = cache.get("a")
+
+        self.assertEqual(value, 1)
+
+
+class DownTests(CommandTestCase):
+    """Redis away is neither hit nor miss."""
+
+    def setUp(self):
+        super().setUp()
+        broken = {
+            alias: options | {"LOCATION": "unix:///nowhere/redis.sock"}
+            for alias, options in self.caches().items()
+        }
+        context = self.settings(CACHES=broken)
+        context.enable()
+        self.addCleanup(context.disable)
+
+    def caches(self):
+        from django.conf import settings
+
+        return settings.CACHES
+
+    def test_a_lookup_says_down(self):
+        with self.watching():
+            value = cache.get("a", "default")
+
+        self.assertEqual(value, "default")
+        self.assertEqual(self.ops, [("GET", self.key("a"), None, "down")])
+        self.assertEqual(self.answer.word, "down")
+
+    def test_a_write_is_not_stored(self):
+        with self.watching():
+            cache.set("a", 1)
+
+        self.assertEqual(self.answer.stored, 0)
+
+    def test_a_pipeline_says_down(self):
+        with self.watching():
+            cache.set_many({"a": 1, "b": 2})
+
+        self.assertEqual([op.note for op in self.event.ops], ["down", "down"])
+
+
+class ThreadTests(CommandTestCase):
+    """Each thread and each task has its own event."""
+
+    def test_two_threads_at_once_don_t_see_each_other(self):
+        both = threading.Barrier(2, timeout=10)
+        events = {}
+
+        def work(name):
+            with recording() as events[name]:
+                both.wait()
+                for number in range(50):
+                    cache.get(f"{name}:{number}")
+                both.wait()
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in ("ada", "bob")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        for name in ("ada", "bob"):
+            keys = [self.key(f"{name}:{number}") for number in range(50)]
+            self.assertEqual([op.key for op in events[name].ops], keys)
+
+
+class PageLookupTests(CommandTestCase):
+    """A page is one lookup, however many keys are asked for it."""
+
+    START = "views.decorators.cache."
+    VARY = f"{START}cache_header..0123.en-us.UTC"
+    PAGE = f"{START}cache_page..GET.0123.4567.en-us.UTC"
+
+    @property
+    def answer(self):
+        return self.event.answers["site"]
+
+    def ask(self, *keys):
+        with self.watching():
+            caches["site"].get_many(keys)
+
+    def store(self, **timeouts):
+        caches["site"].set_many(dict.fromkeys((self.VARY, self.PAGE), "x"), **timeouts)
+
+    def test_all_keys_in_one_command_are_one_hit(self):
+        self.store()
+
+        self.ask(self.VARY, self.PAGE, "token")
+
+        self.assertEqual((self.answer.hits, self.answer.misses), (1, 0))
+
+    def test_without_the_list_of_headers_the_page_is_not_used(self):
+        caches["site"].set(self.PAGE, "x")
+
+        self.ask(self.VARY, self.PAGE, "token")
+
+        self.assertEqual((self.answer.hits, self.answer.misses), (0, 1))
+
+    def test_a_wrong_guess_of_the_page_does_not_count(self):
+        self.store()
+
+        with self.watching():
+            caches["site"].get_many([self.VARY, self.PAGE])
+            caches["site"].get(f"{self.START}cache_page..GET.0123.the-right-one.en-us.UTC")
+
+        self.assertEqual((self.answer.hits, self.answer.misses), (0, 1))
+
+    def test_a_refused_page_is_a_miss(self):
+        self.store()
+
+        with self.watching():
+            caches["site"].get_many([self.VARY, self.PAGE])
+            get_redis_connection("site").refused(self.key(self.PAGE, "site"))
+
+        self.assertEqual((self.answer.hits, self.answer.misses), (0, 1))
+
+    def test_time_left_and_size_are_those_of_the_page(self):
+        caches["site"].set(self.VARY, "x", timeout=10)
+        caches["site"].set(self.PAGE, "y" * 100, timeout=300)
+
+        self.ask(self.VARY, self.PAGE, "token")
+
+        stored = self.redis("site").strlen(self.key(self.PAGE, "site"))
+        self.assertEqual(self.answer.size, stored)
+        self.assertGreater(self.answer.ttl, 290_000)
+
+    def test_what_is_stored_besides_is_not_the_page(self):
+        with self.watching():
+            caches["site"].get(self.VARY)
+            caches["site"].set("token", 1, DEFAULT_TIMEOUT)
+
+        self.assertIsNone(self.answer.page_stored)
