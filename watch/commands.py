@@ -1,6 +1,7 @@
 """What a command of redis-py and its reply say: which keys, hit or miss, bytes, time left."""
 
 import logging
+from functools import lru_cache
 from time import perf_counter_ns
 
 from redis.exceptions import ConnectionError, TimeoutError
@@ -39,6 +40,12 @@ OF_MANY_KEYS = {"MGET", "DEL", "UNLINK", "EXISTS", "TOUCH", "WATCH"}
 SCRIPTS = {"EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO", "FCALL", "FCALL_RO"}
 
 _logger = logging.getLogger("watch")
+
+
+@lru_cache(maxsize=50)  # Once, and not for each of a thousand commands a second.
+def complain(what, error):
+    """Log, within an `except`, what the instrument could not do."""
+    _logger.exception("%s: %s", what, error)
 
 
 def keys_with_ttl(event, args):
@@ -87,9 +94,9 @@ def note(event, server, commands, replies, ns, ttls=None):
             # What is asked aside takes no time of its own: the trip was for the others.
             share_out(ns // len(commands), [op for op in ops if op.kind is not ASIDE] or ops)
             event.ops += ops
-    except Exception:
+    except Exception as error:
         # A cache that works must not seem broken because somebody watches it.
-        _logger.exception("Can't note %.200r", commands)
+        complain("A command is not noted", repr(error))
     event.own_ns += perf_counter_ns() - begin
 
 

@@ -6,18 +6,16 @@ cached: what Redis holds is the same with the watch on or off.
 """
 
 import asyncio
-import logging
 import time
 from time import perf_counter_ns
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
+from watch.commands import complain
 from watch.conf import config
 from watch.event import Event, current, new_id
 from watch.feed import feed
 from watch.headers import cache_status, server_timing
-
-_logger = logging.getLogger("watch")
 
 
 class WatchMiddleware:
@@ -76,9 +74,9 @@ def _report(event, request, response, ns):
             _watch_stream(event, response)
         else:
             feed.put(event)
-    except Exception:
+    except Exception as error:
         # A page that works must not become an error because somebody watches it.
-        _logger.exception("Can't report on %.200r", request.path)
+        complain("A request is not reported", repr(error))
     return response
 
 

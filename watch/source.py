@@ -8,6 +8,7 @@ of the cache and asked nothing.
 """
 
 import inspect
+import os
 import sys
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import django.core.cache.backends.base
 import django.middleware.cache
 import django.templatetags.cache
-from django.conf import settings
+from django.conf import ENVIRONMENT_VARIABLE, settings
 from django.core.cache import caches
 from django.core.signals import setting_changed
 from django.dispatch import receiver
@@ -105,7 +106,10 @@ def _line_of_middleware(middleware):
     name = f"{type(middleware).__module__}.{type(middleware).__qualname__}"
     if name not in settings.MIDDLEWARE and hasattr(middleware, "page_timeout"):
         return line_of_view(middleware.get_response)
-    file = inspect.getfile(sys.modules[settings.SETTINGS_MODULE])
+    module = sys.modules.get(os.environ.get(ENVIRONMENT_VARIABLE))
+    if module is None:
+        return "settings"
+    file = inspect.getfile(module)
     lines = Path(file).read_text().splitlines()
     number = next((number for number, line in enumerate(lines, 1) if name in line), None)
     return f"{_short_name(file)}:{number}" if number else _short_name(file)

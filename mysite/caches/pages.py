@@ -130,7 +130,7 @@ class PageClient(GenerationClient):
         if entry is None:
             return default
         match entry:
-            case (current.token, HttpResponse() as response):
+            case (int(token), HttpResponse() as response) if token == current.token:
                 return response
         self.refuse(key)
         return default

@@ -11,10 +11,8 @@ import time
 import uuid
 
 from django.conf import settings
-from django.core.cache import caches
 from django.test import SimpleTestCase, override_settings
 from redis import ConnectionPool, Redis
-from redis.connection import parse_url
 
 from watch.event import OP_FIELDS
 from watch.feed import connect, feed
@@ -78,9 +76,7 @@ class WatchTestCase(SimpleTestCase):
             TEMPLATES=[
                 {
                     "BACKEND": "django.template.backends.django.DjangoTemplates",
-                    "OPTIONS": {
-                        "loaders": [("django.template.loaders.locmem.Loader", TEMPLATES)]
-                    },
+                    "OPTIONS": {"loaders": [("django.template.loaders.locmem.Loader", TEMPLATES)]},
                 }
             ],
             WATCH={"LEVELS": names, "STREAM": self.name} | self.watch,
@@ -98,6 +94,16 @@ class WatchTestCase(SimpleTestCase):
             if keys:
                 self.redis(level).delete(*keys)
 
+    def take_redis_away(self):
+        """Let the caches look for Redis where none is, until the end of the test."""
+        broken = {
+            alias: options | {"LOCATION": "unix:///nowhere/redis.sock"}
+            for alias, options in settings.CACHES.items()
+        }
+        overridden = override_settings(CACHES=broken)
+        overridden.enable()
+        self.addCleanup(overridden.disable)
+
     def redis(self, level):
         """Return a plain client for the database of `level`."""
         pool = ConnectionPool.from_url(location(LEVELS[level]))
@@ -114,7 +120,7 @@ class WatchTestCase(SimpleTestCase):
 
     def metric(self, response, name):
         """Return the desc of one metric."""
-        return dict((metric[0], metric[2]) for metric in self.timing(response)).get(name)
+        return {metric[0]: metric[2] for metric in self.timing(response)}.get(name)
 
     def events(self):
         """Return the events that have arrived in the stream."""
@@ -161,8 +167,3 @@ def parse_timing(header):
             return metrics
         assert rest.startswith(", "), f"no comma: {rest!r}"
         rest = rest[2:]
-
-
-def cache_of(alias="default"):
-    """Return the cache of the test's own settings."""
-    return caches[alias]

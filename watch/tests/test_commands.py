@@ -372,7 +372,7 @@ class ErrorTests(CommandTestCase):
 
         with (
             self.watching(),
-            mock.patch("watch.commands.line_that_asked", side_effect=ZeroDivisionError),
+            mock.patch("watch.commands.line_that_asked", side_effect=ZeroDivisionError(self.name)),
             self.assertLogs("watch", "ERROR"),
         ):
             value = cache.get("a")
@@ -385,18 +385,7 @@ class DownTests(CommandTestCase):
 
     def setUp(self):
         super().setUp()
-        broken = {
-            alias: options | {"LOCATION": "unix:///nowhere/redis.sock"}
-            for alias, options in self.caches().items()
-        }
-        context = self.settings(CACHES=broken)
-        context.enable()
-        self.addCleanup(context.disable)
-
-    def caches(self):
-        from django.conf import settings
-
-        return settings.CACHES
+        self.take_redis_away()
 
     def test_a_lookup_says_down(self):
         with self.watching():

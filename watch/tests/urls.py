@@ -21,5 +21,6 @@ urlpatterns = [
     path("redirect/", views.redirected),
     path("static/file", views.home),
     path("watch/", views.home),
+    path("says-it-itself/", views.says_it_itself),
     path("hostile/<path:name>", views.hostile),
 ]

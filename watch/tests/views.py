@@ -15,8 +15,6 @@ def home(request):
 
 @cache_page(300, cache="view")
 def kept_by_view(request):
-    # As a project may do it that wants one level to keep a page.
-    request._cache_update_cache = False
     return HttpResponse("view")
 
 
@@ -86,6 +84,10 @@ async def asynchronous_stream(request):
 
 def redirected(request):
     return HttpResponseRedirect("/")
+
+
+def says_it_itself(request):
+    return HttpResponse("timed", headers={"Server-Timing": "db;dur=1.5"})
 
 
 @never_cache
