@@ -266,7 +266,8 @@ def tested_inside():
     seconds = time.monotonic() - start
     check("manage.py test inside compose", ok, f"{ran and ran[0]}, {seconds:.0f} s")
     if not ok:
-        say(output[-6000:])
+        say("\n".join(re.findall(r"^(?:FAIL|ERROR): .{1,200}", output, re.MULTILINE)))
+        say(output[-2000:])
 
 
 def comes_back(post, text):

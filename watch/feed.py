@@ -83,6 +83,10 @@ class Feed:
         if self._thread is None:
             self._start()
 
+    def waiting(self):
+        """Return the events that are not sent yet."""
+        return list(self._queue)
+
     def settings_changed(self):
         """Send nothing that was meant for one Redis to another."""
         self._queue.clear()

@@ -13,6 +13,7 @@ import sys
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
+import asgiref.sync
 import django.core.cache.backends.base
 import django.middleware.cache
 import django.templatetags.cache
@@ -25,7 +26,7 @@ from django.utils.module_loading import import_string
 from watch.conf import config
 
 # What the frames of a file are. A file of the project has its short name instead.
-LIBRARY, BACKEND, PAGES, FRAGMENTS, END = object(), object(), object(), object(), object()
+LIBRARY, BACKEND, PAGES, FRAGMENTS, ASYNC, END = (object() for _ in range(6))
 
 OWN_FOLDER = Path(__file__).parent
 
@@ -42,7 +43,7 @@ def line_that_asked(event):
     while frame is not None:
         filename = frame.f_code.co_filename
         file = _files.get(filename) or _classify(filename)
-        if file is LIBRARY:
+        if file is LIBRARY or (file is ASYNC and event.task is None):
             if library is None and not is_below_backend:
                 library = frame
         elif file is BACKEND:
@@ -53,7 +54,7 @@ def line_that_asked(event):
         elif file is FRAGMENTS:
             node = frame.f_locals["self"]
             return f"{node.origin.template_name}:{node.token.lineno}"
-        elif file is END:
+        elif file is END or file is ASYNC:
             break
         elif own is None:
             own = f"{file}:{frame.f_lineno}"
@@ -96,6 +97,8 @@ def _special_files():
         django.core.cache.backends.base.__file__: BACKEND,
         django.middleware.cache.__file__: PAGES,
         django.templatetags.cache.__file__: FRAGMENTS,
+        # Where a thread begins that works for a task, or the stack of another one goes on.
+        asgiref.sync.__file__: ASYNC,
         str(OWN_FOLDER / "middleware.py"): END,
     }
 

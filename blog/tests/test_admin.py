@@ -115,6 +115,4 @@ class AdminTests(CacheTestCase):
         response = self.client.get(f"/admin/blog/comment/{self.comment.pk}/change/")
 
         self.assertContains(response, "/admin/r/")
-        self.assertEqual(
-            self.comment.get_absolute_url(), f"/posts/keys/#comment-{self.comment.pk}"
-        )
+        self.assertEqual(self.comment.get_absolute_url(), f"/posts/keys/#comment-{self.comment.pk}")

@@ -140,7 +140,8 @@ class CommentTextTests(CommentTestCase):
     """What a comment may be made of."""
 
     def test_an_empty_comment_is_a_form_error(self):
-        for author, body in (("", "I see."), ("Ada", ""), ("", ""), ("  ", "I see."), ("Ada", "\n")):
+        empty = [("", "I see."), ("Ada", ""), ("", ""), ("  ", "I see."), ("Ada", "\n")]
+        for author, body in empty:
             with self.subTest(author=author, body=body):
                 self.assertRefused(self.send(author, body))
 
@@ -201,14 +202,13 @@ class CommentTextTests(CommentTestCase):
         )
 
     def test_control_characters_are_a_form_error_or_text(self):
-        for number in [*range(32), 127, 0x85, 0x200B, 0x202E, 0x2028, 0xFEFF, 0xFFFE]:
-            character = chr(number)
-            for author, body in ((f"A{character}da", "I see."), ("Ada", f"I {character}see.")):
-                with self.subTest(author=author, body=body):
-                    caches["default"].clear()
-                    self.assertIn(self.send(author, body, Client()).status_code, (302, 400))
-                    for url in ("/posts/keys/", "/archive/"):
-                        self.assertEqual(self.client.get(url).status_code, 200)
+        for character in "\0\1\b\t\n\v\f\r\x1b\x1f\x7f\x85\u200b\u202e\u2028\ufeff\ufffe":
+            with self.subTest(character):
+                caches["default"].clear()
+                response = self.send(f"A{character}da", f"I {character}see.", Client())
+                self.assertIn(response.status_code, (302, 400))
+                for url in ("/posts/keys/", "/archive/"):
+                    self.assertEqual(self.client.get(url).status_code, 200)
 
     def test_nul_is_a_form_error(self):
         self.assertRefused(self.send("A\0da"))

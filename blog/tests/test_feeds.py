@@ -22,7 +22,9 @@ class FeedTests(CacheTestCase):
 
     def test_it_is_atom(self):
         self.assertEqual(self.feed().tag, f"{ATOM}feed")
-        self.assertTrue(self.client.get("/feed/")["Content-Type"].startswith("application/atom+xml"))
+        self.assertTrue(
+            self.client.get("/feed/")["Content-Type"].startswith("application/atom+xml")
+        )
 
     def test_pages_tell_browsers_where_it_is(self):
         self.assertContains(self.client.get("/"), "/feed/")

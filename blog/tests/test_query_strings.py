@@ -2,7 +2,6 @@
 
 import re
 from unittest import mock
-from urllib.parse import urlencode
 
 from blog import caching
 from blog.tests import CacheTestCase
@@ -272,7 +271,7 @@ class SearchBoundTests(CacheTestCase):
         before = self.keys("low-level")
 
         for number in range(10):
-            self.client.get("/search/?" + urlencode({"q": "keys", "utm_source": number, "x": number}))
+            self.client.get(f"/search/?q=keys&utm_source={number}&x={number}")
 
         self.assertEqual(self.keys("low-level"), before)
 

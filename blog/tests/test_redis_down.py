@@ -118,18 +118,15 @@ class RedisDownTests(AwayTestCase):
 
         self.assertEqual(response.status_code, 400)
 
+    @override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"])
     def test_an_author_logs_in_and_edits(self):
         User.objects.create_superuser("author", password="a password")
 
         self.client.post("/admin/login/", {"username": "author", "password": "a password"})
         with self.commit():
-            response = self.client.post(
-                f"/admin/blog/post/{self.post.pk}/change/",
-                {
-                    "title": "Keys, revised", "slug": "keys", "summary": "S", "body": "B",
-                    "published_at_0": "2026-03-01", "published_at_1": "12:00:00",
-                },
-            )
+            fields = {"title": "Keys, revised", "slug": "keys", "summary": "S", "body": "B"}
+            fields |= {"published_at_0": "2026-03-01", "published_at_1": "12:00:00"}
+            response = self.client.post(f"/admin/blog/post/{self.post.pk}/change/", fields)
 
         self.assertEqual(response.status_code, 302)
         self.assertContains(self.client.get("/posts/keys/"), "Keys, revised")

@@ -7,6 +7,9 @@ database, and the breaker opens: this process reads nothing from Redis until the
 empty. A process whose own breaker never opened finds the folder with the next request:
 `JournalMiddleware` looks for it, which is one stat() a request.
 
+What can't even be written (the disk is full) waits in the memory of its process. The other
+processes don't hear of that one, and may show an old page until its timeout.
+
 The journal joins the processes that share the folder of the database. With a database
 server and several machines it belongs into a table.
 """
@@ -21,7 +24,11 @@ from django.core.cache import InvalidCacheBackendError, caches
 from django_redis.exceptions import ConnectionInterrupted
 
 from mysite.caches.breaker import breaker_of, on_close
+from mysite.caches.log import Quiet
 from mysite.caches.pages import new_generations
+
+_unwritten = []  # What the journal did not take.
+_log = Quiet()
 
 
 class Undelivered(Exception):
@@ -59,34 +66,69 @@ def _journal():
 
 
 def _write(order):
-    folder = _journal()
-    name = f"{secrets.token_hex(8)}.json"
-    for _ in range(3):  # Somebody may remove the empty folder at this very moment.
+    folder, name = _journal(), f"{secrets.token_hex(8)}.json"
+    # Beside the folder first: nobody finds half a file in it.
+    part = folder.with_name(f"{folder.name}-{name}")
+    try:
+        part.write_text(json.dumps(order))
+        _move(part, folder, name)
+    except OSError as error:
+        _unwritten.append(order)
+        _log.warning("%s can't be written, other processes may show old pages: %s", folder, error)
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _move(part, folder, name):
+    for _ in range(10):  # Somebody may remove the empty folder at this very moment.
         folder.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            # Under another name first: nobody finds half a file.
-            part = folder / f"{name}.part"
-            part.write_text(json.dumps(order))
             part.rename(folder / name)
             return
+    raise FileNotFoundError(folder)
 
 
 @on_close
 def deliver(breaker):
-    """Carry out what is in the journal. The breaker stays open when this raises."""
-    folder = _journal()
-    for path in folder.glob("*.json"):
-        try:
-            _carry_out(json.loads(path.read_text()))
-        except FileNotFoundError:
-            continue  # Another process was first.
-        except (ValueError, LookupError, TypeError, InvalidCacheBackendError):
-            # Not what this release writes. Whatever it was about is gone with all the rest.
-            for alias in caches:
-                caches[alias].client.clear()
+    """Carry out all that waits, as one. The breaker stays open when this raises."""
+    folder, unwritten = _journal(), _unwritten[:]
+    orders = {path: _read(path) for path in folder.glob("*.json")}
+    if None in orders.values():
+        # What it dropped, nobody knows any more.
+        for alias in caches:
+            caches[alias].client.clear()
+    _carry_out(_merged([*filter(None, orders.values()), *unwritten]))
+    for path in orders:
         path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
+    for order in unwritten:
+        with contextlib.suppress(ValueError):  # Another thread did the same.
+            _unwritten.remove(order)
+    with contextlib.suppress(OSError):  # It is not there, or somebody wrote to it meanwhile.
         folder.rmdir()
+
+
+def _read(path):
+    """Return the order at `path`, an empty one if it is done, or None for what is none."""
+    try:
+        order = json.loads(path.read_text())
+        if not set(_merged([order])["keys"]) | set(order["generations"]) <= set(caches):
+            raise ValueError("unknown alias")
+    except FileNotFoundError:
+        return {"keys": {}, "generations": {}}  # Another process was first.
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        _log.warning("%s can't be read, emptying the caches: %s", path, error)
+        return None
+    return order
+
+
+def _merged(orders):
+    """Return one order for all of them: an outage of hours is one round trip an alias too."""
+    merged = {"keys": {}, "generations": {}}
+    for order in orders:
+        for kind, by_alias in merged.items():
+            for alias, names in order[kind].items():
+                by_alias[alias] = list(dict.fromkeys([*by_alias.get(alias, []), *names]))
+    return merged
 
 
 class JournalMiddleware:
@@ -96,9 +138,10 @@ class JournalMiddleware:
         self.get_response = get_response
 
     def __call__(self, request):
-        if _journal().exists() and not (breaker := breaker_of()).is_open:
+        waits = _unwritten or _journal().exists()
+        if waits and not (breaker := breaker_of()).is_open:
             try:
                 deliver(breaker)
-            except ConnectionInterrupted as error:
+            except (ConnectionInterrupted, OSError) as error:
                 breaker.fail(Undelivered(error))
         return self.get_response(request)

@@ -60,7 +60,8 @@ class PagesTestCase(CacheTestCase):
     def refusing(self, *commands):
         """Let Redis refuse these commands, so that one fails and the next does not."""
         redis = self.redis("site")
-        redis.acl_setuser("default", enabled=True, nopass=True, commands=[f"-{c}" for c in commands])
+        forbidden = [f"-{command}" for command in commands]
+        redis.acl_setuser("default", enabled=True, nopass=True, commands=forbidden)
         try:
             with mock.patch("mysite.caches.log.logger.warning"):
                 yield

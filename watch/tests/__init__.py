@@ -6,6 +6,7 @@ keys of its own, under prefixes nobody else has.
 """
 
 import json
+import logging
 import re
 import time
 import uuid
@@ -62,6 +63,10 @@ class WatchTestCase(SimpleTestCase):
 
     def setUp(self):
         super().setUp()
+        # Django logs the pages that don't work on purpose.
+        level = logging.getLogger("django.request").level
+        logging.getLogger("django.request").setLevel(logging.CRITICAL)
+        self.addCleanup(logging.getLogger("django.request").setLevel, level)
         self.name = f"watch-test-{uuid.uuid4().hex}"
         names = {alias: ALIASES.get(alias, alias) for alias in ("site", "view", *ALIASES)}
         overridden = override_settings(

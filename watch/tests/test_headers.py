@@ -325,7 +325,7 @@ class InjectionTests(WatchTestCase):
         with recording() as event:
             cache.get("a" * 100 + "b" * 100)
 
-        [key] = re.findall(r'desc="miss ([^ ]+) ', server_timing(event, config()))
+        [key] = re.findall(r', l;dur=[\d.]+;desc="miss ([^ ]+) ', server_timing(event, config()))
 
         self.assertEqual(len(key), 80)
         self.assertTrue(key.startswith("aaa"))

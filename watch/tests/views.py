@@ -4,6 +4,7 @@ from django.core.cache import cache
 from django.http import Http404, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
+from django.views import View
 from django.views.decorators.cache import cache_control, cache_page, never_cache
 
 EXPIRES = "Wed, 21 Oct 2037 07:28:00 GMT"
@@ -94,3 +95,8 @@ def says_it_itself(request):
 def hostile(request, name):
     cache.get(name)
     return HttpResponse("hostile")
+
+
+class ClassBased(View):
+    def get(self, request):
+        return HttpResponse("class")
