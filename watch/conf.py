@@ -30,6 +30,8 @@ DEFAULTS = {
     # Source files below this folder are "yours": their lines are shown as those that asked.
     # By default BASE_DIR, or the current folder.
     "ROOT": None,
+    # Whether /watch/code shows the source of views and templates. By default as DEBUG says.
+    "SHOW_CODE": None,
     # The stream of events: its key, and about how many it keeps.
     "STREAM": "watch:events",
     "STREAM_LENGTH": 2000,
@@ -51,6 +53,7 @@ class Config:
     aside: tuple
     skip_paths: tuple
     root: str
+    show_code: bool
     stream: str
     stream_length: int
     stream_connection: dict  # what redis-py needs to connect
@@ -110,6 +113,7 @@ def config():
         aside=tuple(given["ASIDE"]),
         skip_paths=tuple(filter(None, [settings.STATIC_URL, *given["SKIP_PATHS"]])),
         root=str(Path(given["ROOT"] or getattr(settings, "BASE_DIR", "")).resolve()),
+        show_code=settings.DEBUG if given["SHOW_CODE"] is None else given["SHOW_CODE"],
         stream=given["STREAM"],
         stream_length=given["STREAM_LENGTH"],
         stream_connection=_stream_connection(given["STREAM_URL"], list(redis_aliases.values())),

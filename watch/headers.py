@@ -24,6 +24,11 @@ MAX_KEY = 80  # characters of a key in it
 # reads the header right as well.
 _SAFE = "!#$&'()*+-./:=?@[]^_`{|}~"
 
+# The reason in a member of Cache-Status, where it has one: bypassed, or built by another.
+_WHY = re.compile(
+    r'"django-([^"]+)"; fwd=(?:bypass; detail=|uri-miss; )?(?!stored|uri-miss|redis-down)([\w.-]+)'
+)
+
 
 @lru_cache(maxsize=4096)
 def clean(text):
@@ -89,7 +94,7 @@ def opted_out(response):
         return "never-cache"
     if "private" in control:
         return "private"
-    if response.cookies and "cookie" in response.headers.get("Vary", "").lower():
+    if response.cookies and response.status_code in (200, 304):
         return "cookie"
     return ""
 
@@ -123,6 +128,8 @@ def server_timing(event, settings):
                 f"{token(level)};dur={answer.ns / 1e6:.2f};"
                 f'desc="{word} n={answer.lookups} ttl={ttl} b={answer.size}{at}"'
             )
+    # Cache-Status is not readable for scripts on the page, Server-Timing is.
+    parts += [f'why;desc="{level} {why}"' for level, why in _WHY.findall(event.cache_status)]
     parts.append(f"watch;dur={event.own_ns / 1e6:.2f}")
     lookups = [op for op in event.ops if op.kind is LOOKUP]
     if not lookups:

@@ -20,7 +20,7 @@ import secrets
 from pathlib import Path
 
 from django.conf import settings
-from django.core.cache import InvalidCacheBackendError, caches
+from django.core.cache import caches
 from django_redis.exceptions import ConnectionInterrupted
 
 from mysite.caches.breaker import breaker_of, on_close

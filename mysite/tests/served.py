@@ -59,7 +59,7 @@ class Home:
             DATABASE_PATH=str(self.path / "blog.sqlite3"),
             STATIC_ROOT=str(self.path / "static"),
             DEBUG="0",
-            SECRET_KEY="the same in each process of this blog",  # noqa: S106
+            SECRET_KEY="the same in each process of this blog",
             **{"DJANGO_SETTINGS_MODULE": "mysite.settings"} | variables,
         )
 
@@ -261,7 +261,7 @@ class Form(HTMLParser):
             self._name, self.fields[name] = name, ""
         elif tag == "select":
             self._name, self.fields[name] = name, []
-        elif tag == "option" and "selected" in has and isinstance(self.fields.get(self._name), list):
+        elif tag == "option" and self._name and "selected" in has:
             self.fields[self._name].append(has["value"])
 
     def handle_data(self, data):

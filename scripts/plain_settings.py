@@ -1,0 +1,42 @@
+"""
+The blog without what mysite/caches adds, to compare with: see scripts/faults.py.
+
+CACHING=plain: django-redis as its documentation starts, with IGNORE_EXCEPTIONS, which
+pickles, waits 5 s an operation and knows no generations: a change empties every cache.
+CACHING=off: no cache at all.
+"""
+
+import os
+
+from mysite.caches import LEVELS, database_url, invalidation
+from mysite.settings import *  # noqa: F403
+from mysite.settings import MIDDLEWARE, REDIS_URL
+
+PLAIN = os.environ["CACHING"] == "plain"
+if PLAIN:
+    CACHES = {
+        alias: {
+            "BACKEND": "django_redis.cache.RedisCache",
+            "LOCATION": database_url(REDIS_URL, number),
+            "KEY_PREFIX": prefix,
+            "OPTIONS": {"IGNORE_EXCEPTIONS": True},
+        }
+        for alias, prefix, number, _ in LEVELS
+    }
+    DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS = True
+else:
+    CACHES = {
+        alias: {"BACKEND": "django.core.cache.backends.dummy.DummyCache"} for alias, *_ in LEVELS
+    }
+MIDDLEWARE.remove("mysite.caches.invalidation.JournalMiddleware")
+
+
+def empty_all(generations, keys):
+    """Stand in for mysite.caches.invalidation.invalidate()."""
+    from django.core.cache import caches
+
+    for alias in caches:
+        caches[alias].clear()
+
+
+invalidation.invalidate = empty_all

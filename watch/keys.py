@@ -1,0 +1,233 @@
+"""
+The keys that the levels hold in Redis now: list them, show one, let one expire.
+
+Only keys of watched levels: what has another prefix is somebody else's, also in the same
+database. Looking goes over connections of its own, past the breaker and the pools of the
+caches. It reads TTL and memory, neither of which makes a key look used to the eviction;
+but a key whose time is over is removed by whoever looks at it first, and that may be this.
+"""
+
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.http import HttpResponse
+from django.utils.module_loading import import_string
+from django_redis import get_redis_connection
+from redis import ConnectionPool, Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from watch.conf import address, config
+
+TIMEOUT = 1  # seconds that Redis may take for one look
+MAX_KEYS = 40  # keys a level that are listed
+ROUNDS = 5  # SCANs a level, of COUNT keys each, that are spent on finding them
+COUNT = 200
+
+MAX_DECODED = 256 * 1024  # bytes: of a larger value only the size is told
+MAX_SHOWN = 4000  # characters
+
+# Serializers whose loads() executes nothing, whatever the bytes are. Others can be named in
+# WATCH["SAFE_SERIALIZERS"]. All the rest is taken for a pickle, and never read.
+SAFE_SERIALIZERS = (
+    "django_redis.serializers.json.JSONSerializer",
+    "django_redis.serializers.msgpack.MSGPackSerializer",
+)
+PLAIN_COMPRESSOR = "django_redis.compressors.identity.IdentityCompressor"
+
+
+class ForeignKey(Exception):
+    """The key belongs to no watched level."""
+
+
+class UnknownKey(Exception):
+    """Redis has no such key, or has it no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Where a level keeps its keys."""
+
+    name: str
+    alias: str
+    prefix: str  # what its keys start with; "" when it has a database to itself
+    server: str
+    database: int
+
+
+def levels():
+    """Return the Level of each watched alias, outermost first."""
+    found = []
+    for name, alias in config().aliases.items():
+        prefix = settings.CACHES[alias].get("KEY_PREFIX")
+        place = address(get_redis_connection(alias).connection_pool.connection_kwargs)
+        found.append(Level(name, alias, f"{prefix}:" if prefix else "", *place))
+    return found
+
+
+def owner(key, candidates):
+    """Return which of these levels `key` belongs to, or None."""
+    own = [level for level in candidates if key.startswith(level.prefix)]
+    return max(own, key=lambda level: len(level.prefix), default=None)
+
+
+def connect(alias, timeout=TIMEOUT):
+    """Return a plain client for the database of an alias, with connections of its own."""
+    pool = get_redis_connection(alias).connection_pool
+    parameters = pool.connection_kwargs | {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": TIMEOUT,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    return Redis(connection_pool=ConnectionPool(pool.connection_class, **parameters))
+
+
+class Keys:
+    """Looks into Redis for one process. Safe to use from any thread."""
+
+    def __init__(self):
+        self.forget()
+
+    def forget(self):
+        """Connect anew the next time."""
+        self._clients = {}
+
+    def client(self, alias):
+        """Return the client for an alias, always the same one."""
+        if alias not in self._clients:
+            self._clients[alias] = connect(alias)
+        return self._clients[alias]
+
+    def listed(self):
+        """Return for each level some of its keys: [key, ms left, bytes of memory, is aside]."""
+        is_aside, everything = config().is_aside, levels()
+        answer = []
+        for level in everything:
+            neighbours = [other for other in everything if _same_database(level, other)]
+            total, rows = self._look(level, neighbours)
+            rows = [(*row, is_aside(row[0])) for row in rows]
+            answer.append({"level": level.name, "total": total, "keys": rows})
+        return answer
+
+    def _look(self, level, neighbours):
+        client, keys, cursor = self.client(level.alias), {}, 0
+        for _ in range(ROUNDS):
+            cursor, found = client.scan(cursor, f"{_escape(level.prefix)}*", COUNT)
+            # SCAN may return a key twice.
+            texts = ((key, key.decode(errors="backslashreplace")) for key in found)
+            keys |= {key: text for key, text in texts if owner(text, neighbours) is level}
+            if not cursor or len(keys) >= MAX_KEYS:
+                break
+        pipeline = client.pipeline(transaction=False)
+        pipeline.dbsize()
+        asked = list(keys.items())[:MAX_KEYS]
+        for key, _ in asked:
+            pipeline.pttl(key)
+            pipeline.memory_usage(key)
+        total, *replies = pipeline.execute(raise_on_error=False)
+        rows = [
+            (text, ttl, size if isinstance(size, int) else None)
+            for (_, text), ttl, size in zip(asked, replies[::2], replies[1::2], strict=True)
+            if isinstance(ttl, int) and ttl != -2  # gone since
+        ]
+        return total if isinstance(total, int) else None, rows
+
+    def show(self, key, name=None):
+        """
+        Return what Redis holds at `key`, as text that is safe to look at.
+
+        Raises ForeignKey or UnknownKey.
+        """
+        level = self._find(key, name)
+        client = self.client(level.alias)
+        pipeline = client.pipeline(transaction=False)
+        for ask in (pipeline.type, pipeline.pttl, pipeline.memory_usage):
+            ask(key)
+        kind, ttl, memory = pipeline.execute(raise_on_error=False)
+        if kind == b"none":
+            raise UnknownKey(key)
+        answer = {"key": key, "level": level.name, "type": _text(kind), "ttl": ttl}
+        answer["memory"] = memory if isinstance(memory, int) else None
+        if kind != b"string":
+            return answer | {"bytes": None, "text": None, "why": "It is no string."}
+        # One byte more than is needed to know that it is too long.
+        value = client.getrange(key, 0, MAX_DECODED)
+        size = client.strlen(key)
+        if not size:
+            raise UnknownKey(key)
+        text, why = readable(value, level.alias)
+        return answer | {"bytes": size, "text": text, "why": why}
+
+    def expire(self, key, name=None):
+        """
+        Let `key` expire now. Raises ForeignKey or UnknownKey.
+
+        Not deleted: in a millisecond its time is over, and Redis says so when it notices.
+        """
+        level = self._find(key, name)
+        if not self.client(level.alias).pexpire(key, 1):
+            raise UnknownKey(key)
+
+    def _find(self, key, name):
+        everything = levels()
+        candidates = [level for level in everything if name in (None, "", level.name)]
+        if not (name or owner(key, candidates)):
+            raise ForeignKey(key)
+        level = owner(key, [level for level in candidates if level.prefix or name])
+        if level is None or owner(key, [x for x in everything if _same_database(x, level)]) != level:
+            raise ForeignKey(key)
+        return level
+
+
+def readable(value, alias):
+    """Return (text, None), or (None, why there is none). Executes nothing of the value."""
+    if len(value) > MAX_DECODED:
+        return None, "It is too long to be shown."
+    options = settings.CACHES[alias].get("OPTIONS", {})
+    name = options.get("SERIALIZER", "")
+    safe = (*SAFE_SERIALIZERS, *getattr(settings, "WATCH", {}).get("SAFE_SERIALIZERS", ()))
+    if value.removeprefix(b"-").isdigit():
+        # django-redis stores an integer as its digits, past the serializer.
+        return _cut(value.decode()), None
+    if options.get("COMPRESSOR", PLAIN_COMPRESSOR) != PLAIN_COMPRESSOR:
+        return None, "It is compressed: what it would grow to is not known before."
+    if name not in safe:
+        return None, "It is a pickle, or may be one: reading it could run any code."
+    try:
+        return _cut(described(import_string(name)(options).loads(value))), None
+    except Exception as error:
+        # Broken bytes can fail anywhere in there, and the message may quote them.
+        return None, f"It can't be read: {type(error).__name__}."
+
+
+def described(value):
+    """Return a decoded value as text: a page with its headers, other things as Python has them."""
+    if isinstance(value, HttpResponse):
+        headers = "".join(f"{name}: {text}\n" for name, text in value.items())
+        body = value.content[: 4 * MAX_SHOWN].decode(value.charset, errors="replace")
+        return f"HTTP {value.status_code}\n{headers}\n{body}"
+    if isinstance(value, str):
+        return str(value)
+    if type(value) is tuple and any(isinstance(item, (HttpResponse, str)) for item in value):
+        return "\n".join(map(described, value))
+    return repr(value)
+
+
+def _cut(text):
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+def _text(reply):
+    return reply.decode(errors="replace") if isinstance(reply, bytes) else None
+
+
+def _same_database(one, other):
+    return (one.server, one.database) == (other.server, other.database)
+
+
+def _escape(text):
+    """Return `text` for MATCH, which takes * ? [ ] and \\ for patterns."""
+    return "".join(f"\\{char}" if char in "*?[]\\^-" else char for char in text)
+
+
+keys = Keys()
