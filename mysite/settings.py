@@ -101,7 +101,11 @@ TEMPLATES = [
 # Cache
 # https://docs.djangoproject.com/en/5.2/topics/cache/
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379")
-CACHES = redis_caches(REDIS_URL)
+# 0 takes the instrument out: plain redis-py, and no middleware of watch/.
+CACHE_WATCH = flag("CACHE_WATCH", "1")
+CACHES = redis_caches(
+    REDIS_URL, **({"REDIS_CLIENT_CLASS": "watch.client.WatchedRedis"} if CACHE_WATCH else {})
+)
 # The whole site: UpdateCacheMiddleware and FetchFromCacheMiddleware.
 CACHE_MIDDLEWARE_ALIAS = "site"
 CACHE_MIDDLEWARE_SECONDS = 60  # Short: it also bounds what nobody thought to invalidate.
@@ -203,5 +207,14 @@ if flag("HTTPS", "0"):
     SECURE_HSTS_PRELOAD = True
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
+
+# The instrument: see watch/README.md. Without these lines the blog runs just the same.
+INSTALLED_APPS.append("watch")
+TEMPLATES[0]["OPTIONS"]["context_processors"].append("watch.context_processors.xray")
+WATCH = {"ASIDE": ["generation:"]}  # Tokens, not values: see mysite/caches/pages.py.
+if CACHE_WATCH:
+    MIDDLEWARE.insert(0, "watch.middleware.WatchMiddleware")  # First: nothing of it is cached.
+# Experiments, and expiring keys by hand on /watch/: for a laptop, not for a server.
+LAB = flag("LAB", "0")
 
 TEST_RUNNER = "mysite.testing.PrivateRedisRunner"

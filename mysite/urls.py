@@ -6,5 +6,6 @@ from mysite.health import healthz
 urlpatterns = [
     path("", include("blog.urls")),
     path("admin/", admin.site.urls),
+    path("watch/", include("watch.urls")),
     path("healthz", healthz, name="healthz"),
 ]

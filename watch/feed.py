@@ -127,6 +127,7 @@ class Feed:
                 self._send(client, batch)
         except Exception as error:
             self._lose(len(batch))
+            self._client = None
             if not self._is_failing:
                 self._is_failing = True
                 _logger.warning("Events are not published for now: %s", error)

@@ -10,6 +10,8 @@ but a key whose time is over is removed by whoever looks at it first, and that m
 from dataclasses import dataclass
 
 from django.conf import settings
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 from django.http import HttpResponse
 from django.utils.module_loading import import_string
 from django_redis import get_redis_connection
@@ -23,6 +25,9 @@ TIMEOUT = 1  # seconds that Redis may take for one look
 MAX_KEYS = 40  # keys a level that are listed
 ROUNDS = 5  # SCANs a level, of COUNT keys each, that are spent on finding them
 COUNT = 200
+
+# What is told of INFO.
+INFO = ("used_memory", "maxmemory", "maxmemory_policy", "evicted_keys", "expired_keys")
 
 MAX_DECODED = 256 * 1024  # bytes: of a larger value only the size is told
 MAX_SHOWN = 4000  # characters
@@ -99,38 +104,57 @@ class Keys:
         return self._clients[alias]
 
     def listed(self):
-        """Return for each level some of its keys: [key, ms left, bytes of memory, is aside]."""
-        is_aside, everything = config().is_aside, levels()
-        answer = []
-        for level in everything:
-            neighbours = [other for other in everything if _same_database(level, other)]
-            total, rows = self._look(level, neighbours)
-            rows = [(*row, is_aside(row[0])) for row in rows]
-            answer.append({"level": level.name, "total": total, "keys": rows})
-        return answer
+        """Return for each level some of its keys, as [key, ms left, bytes of memory]."""
+        everything = levels()
+        return [
+            {"level": level.name, **self._look(level, _neighbours(level, everything))}
+            for level in everything
+        ]
 
     def _look(self, level, neighbours):
-        client, keys, cursor = self.client(level.alias), {}, 0
+        client, is_aside, cursor = self.client(level.alias), config().is_aside, 0
+        values, aside = {}, set()  # SCAN may return a key twice.
         for _ in range(ROUNDS):
             cursor, found = client.scan(cursor, f"{_escape(level.prefix)}*", COUNT)
-            # SCAN may return a key twice.
-            texts = ((key, key.decode(errors="backslashreplace")) for key in found)
-            keys |= {key: text for key, text in texts if owner(text, neighbours) is level}
-            if not cursor or len(keys) >= MAX_KEYS:
+            for key in found:
+                text = key.decode(errors="backslashreplace")
+                if owner(text, neighbours) is not level:
+                    continue
+                if is_aside(text):
+                    aside.add(key)
+                else:
+                    values[key] = text
+            if not cursor or len(values) >= MAX_KEYS:
                 break
+        asked = list(values.items())[:MAX_KEYS]
         pipeline = client.pipeline(transaction=False)
         pipeline.dbsize()
-        asked = list(keys.items())[:MAX_KEYS]
         for key, _ in asked:
             pipeline.pttl(key)
             pipeline.memory_usage(key)
         total, *replies = pipeline.execute(raise_on_error=False)
         rows = [
-            (text, ttl, size if isinstance(size, int) else None)
+            (text, ttl, _number(size))
             for (_, text), ttl, size in zip(asked, replies[::2], replies[1::2], strict=True)
-            if isinstance(ttl, int) and ttl != -2  # gone since
+            if isinstance(ttl, int) and ttl != -2  # It is gone since.
         ]
-        return total if isinstance(total, int) else None, rows
+        return {"total": _number(total), "aside": len(aside), "keys": rows}
+
+    def servers(self):
+        """Return what INFO says of each Redis that has levels."""
+        answer = {}
+        for level in levels():
+            server = answer.get(level.server)
+            if server is None:
+                pipeline = self.client(level.alias).pipeline(transaction=False)
+                pipeline.info("memory").info("stats")
+                memory, stats = pipeline.execute(raise_on_error=False)
+                server = answer[level.server] = {"levels": []}
+                for info in (memory, stats):
+                    if isinstance(info, dict):
+                        server |= {name: info[name] for name in INFO if name in info}
+            server["levels"].append(level.name)
+        return list(answer.values())
 
     def show(self, key, name=None):
         """
@@ -150,13 +174,14 @@ class Keys:
         answer["memory"] = memory if isinstance(memory, int) else None
         if kind != b"string":
             return answer | {"bytes": None, "text": None, "why": "It is no string."}
-        # One byte more than is needed to know that it is too long.
-        value = client.getrange(key, 0, MAX_DECODED)
         size = client.strlen(key)
-        if not size:
+        if size > MAX_DECODED:
+            return answer | {"bytes": size, "text": None, "why": "It is too long to be shown."}
+        value = client.get(key)
+        if value is None:
             raise UnknownKey(key)
         text, why = readable(value, level.alias)
-        return answer | {"bytes": size, "text": text, "why": why}
+        return answer | {"bytes": len(value), "text": text, "why": why}
 
     def expire(self, key, name=None):
         """
@@ -170,19 +195,18 @@ class Keys:
 
     def _find(self, key, name):
         everything = levels()
-        candidates = [level for level in everything if name in (None, "", level.name)]
-        if not (name or owner(key, candidates)):
-            raise ForeignKey(key)
-        level = owner(key, [level for level in candidates if level.prefix or name])
-        if level is None or owner(key, [x for x in everything if _same_database(x, level)]) != level:
+        # Without the level's name only a prefix can tell whose key it is.
+        candidates = [
+            level for level in everything if level.name == name or level.prefix and not name
+        ]
+        level = owner(key, candidates)
+        if level is None or owner(key, _neighbours(level, everything)) is not level:
             raise ForeignKey(key)
         return level
 
 
 def readable(value, alias):
     """Return (text, None), or (None, why there is none). Executes nothing of the value."""
-    if len(value) > MAX_DECODED:
-        return None, "It is too long to be shown."
     options = settings.CACHES[alias].get("OPTIONS", {})
     name = options.get("SERIALIZER", "")
     safe = (*SAFE_SERIALIZERS, *getattr(settings, "WATCH", {}).get("SAFE_SERIALIZERS", ()))
@@ -221,8 +245,14 @@ def _text(reply):
     return reply.decode(errors="replace") if isinstance(reply, bytes) else None
 
 
-def _same_database(one, other):
-    return (one.server, one.database) == (other.server, other.database)
+def _number(reply):
+    return reply if isinstance(reply, int) else None
+
+
+def _neighbours(level, everything):
+    """Return the levels that share the database of `level`, itself among them."""
+    place = (level.server, level.database)
+    return [other for other in everything if (other.server, other.database) == place]
 
 
 def _escape(text):
@@ -231,3 +261,9 @@ def _escape(text):
 
 
 keys = Keys()
+
+
+@receiver(setting_changed)
+def _settings_changed(setting, **kwargs):
+    if setting == "CACHES":
+        keys.forget()

@@ -73,11 +73,16 @@ def _report(event, request, response, ns):
         if response.streaming and not getattr(response, "file_to_stream", None):
             _watch_stream(event, response)
         else:
-            feed.put(event)
+            _send(event)
     except Exception as error:
         # A page that works must not become an error because somebody watches it.
         complain("A request is not reported", repr(error))
     return response
+
+
+def _send(event):
+    event.task = None  # What waits in the queue holds on to nothing.
+    feed.put(event)
 
 
 def _append(headers, name, value):
@@ -103,7 +108,7 @@ class _Body:
     def close(self):
         """Send the event. The response calls this when it is done, read to its end or not."""
         self.event.sum_up()
-        feed.put(self.event)
+        _send(self.event)
 
 
 class _SyncBody(_Body):

@@ -92,6 +92,9 @@ class AdminTests(CacheTestCase):
         self.assertEqual(Post.objects.get(slug="a-post").seeded_as, "")
 
     def test_the_post_of_a_comment_is_found_by_its_title(self):
+        # A list to choose from would have every post in it.
+        self.assertContains(self.client.get("/admin/blog/comment/add/"), "admin-autocomplete")
+
         response = self.client.get(
             "/admin/autocomplete/",
             {"app_label": "blog", "model_name": "comment", "field_name": "post", "term": "keys"},

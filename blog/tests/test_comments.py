@@ -86,9 +86,8 @@ class CommentFormTests(CommentTestCase):
                     self.assertEqual(method(f"/posts/{slug}/comment/").status_code, 404)
 
     def test_a_form_without_a_token_is_refused(self):
-        client = Client(enforce_csrf_checks=True)
-
-        response = self.send(client=client)
+        with self.assertLogs("django.security.csrf"):
+            response = self.send(client=Client(enforce_csrf_checks=True))
 
         self.assertEqual(response.status_code, 403)
         self.assertEqual(Comment.objects.count(), 0)
@@ -110,7 +109,8 @@ class CommentFormTests(CommentTestCase):
         client.get(self.url)
 
         fields = {"author": "Ada", "body": "I see.", "csrfmiddlewaretoken": token}
-        response = client.post(self.url, fields)
+        with self.assertLogs("django.security.csrf"):
+            response = client.post(self.url, fields)
 
         self.assertEqual(response.status_code, 403)
 

@@ -194,6 +194,12 @@ class ArchiveTests(CacheTestCase):
         self.assertEqual(self.shown("/archive/2025/12/"), ["eve"])
         self.assertEqual(self.shown("/archive/2026/01/"), ["new-year"])
 
+    def test_the_first_moment_of_a_month_belongs_to_it(self):
+        self.make_post("first", published_at=datetime(2026, 1, 1, tzinfo=UTC))
+
+        self.assertEqual(self.shown("/archive/2026/01/"), ["first", "new-year"])
+        self.assertEqual(self.shown("/archive/2025/12/"), ["eve"])
+
     def test_a_month_shows_the_posts_whole(self):
         self.assertContains(self.client.get("/archive/2026/03/"), "<h2>Why</h2>")
 
@@ -220,6 +226,16 @@ class ArchiveTests(CacheTestCase):
         for number in (2, 3, 4, 5, 6):
             self.assertContains(response, f"Guest {number}")
         self.assertNotContains(response, "Guest 1")
+
+    def test_five_posts_are_the_most_discussed(self):
+        for number in range(6):
+            post = self.make_post(f"n-{number}")
+            for _ in range(number):
+                self.make_comment(post)
+
+        most = Post.objects.published().most_discussed()
+
+        self.assertEqual([post.slug for post in most], ["n-5", "n-4", "n-3", "n-2", "n-1"])
 
     def test_comments_on_drafts_are_not_shown(self):
         self.make_comment(self.make_post("draft", published_at=None), author="Insider")
@@ -365,9 +381,10 @@ class ErrorPageTests(CacheTestCase):
                 self.assertErrorPage(self.client.get(url), 404)
 
     def test_403_for_a_form_without_a_token(self):
-        response = Client(enforce_csrf_checks=True).post("/posts/keys/comment/", {"body": "x"})
+        client = Client(enforce_csrf_checks=True)
 
-        self.assertErrorPage(response, 403)
+        with self.assertLogs("django.security.csrf"):
+            self.assertErrorPage(client.post("/posts/keys/comment/", {"body": "x"}), 403)
 
     def test_403_for_what_is_not_allowed(self):
         with mock.patch("blog.views.render", side_effect=PermissionDenied):
@@ -487,6 +504,7 @@ class BadInputTests(CacheTestCase):
     def test_nul_in_a_query_is_answered(self):
         self.assertStatus(200, ["/search/?q=%00", "/search/?q=ke%00ys", "/posts/keys/?x=%00"])
         self.assertStatus(404, ["/?page=%00", "/?page=1%00"])
+        self.assertNotContains(self.client.get("/search/?q=ke%00ys"), "\0")
 
     def test_invalid_utf_8_in_a_path_is_404(self):
         # The test client takes a path apart as a server does: percent-decoded bytes.

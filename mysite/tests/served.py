@@ -4,10 +4,11 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from html import unescape
 from html.parser import HTMLParser
 from http.client import HTTPConnection, HTTPException
@@ -53,6 +54,11 @@ class Home:
         """Where the blog keeps invalidations that wait for Redis."""
         return self.path / "blog.sqlite3-invalidations"
 
+    def query(self, sql):
+        """Return the rows of an SQL query."""
+        with closing(sqlite3.connect(self.path / "blog.sqlite3", timeout=10)) as database:
+            return database.execute(sql).fetchall()
+
     def environment(self, **variables):
         """Return what a process of this blog finds in its environment."""
         return environment(
@@ -87,13 +93,17 @@ class Home:
 class Gunicorn:
     """A gunicorn with the project's own configuration. A context manager."""
 
-    def __init__(self, home, redis_url, workers=1, **variables):
+    def __init__(self, home, redis_url, workers=1, command=(), **variables):
+        """Start it, by way of `command` if there is one. It has answered no request yet."""
         self.port = free_port()
         self.log = home.path / f"gunicorn-{self.port}.log"
         variables = {"REDIS_URL": redis_url, "WEB_CONCURRENCY": str(workers)} | variables
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--config", PROJECT / "gunicorn.conf.py"],
+                [
+                    *(*command, sys.executable, "-m", "gunicorn"),
+                    *("--config", PROJECT / "gunicorn.conf.py"),
+                ],
                 cwd=PROJECT,
                 env=home.environment(PORT=str(self.port), **variables),
                 stdin=subprocess.DEVNULL,

@@ -11,6 +11,7 @@ from django.middleware.cache import FetchFromCacheMiddleware, UpdateCacheMiddlew
 from django.template import Context, Template
 from django.test import RequestFactory
 from django.utils.cache import patch_vary_headers
+from django.views.decorators.cache import cache_page
 from django_redis.exceptions import ConnectionInterrupted
 
 from blog.tests import CacheTestCase
@@ -425,6 +426,18 @@ class OwnerTests(PagesTestCase):
         self.get(level="view")
 
         self.assertEqual(self.built, 2)
+
+    def test_of_two_levels_around_a_page_one_keeps_it(self):
+        inner = cache_page(60, cache="view")(self.view)
+        for level, other in (("view", "site"), ("site", "view")):
+            self.empty_caches()
+            self.site = UpdateCacheMiddleware(FetchFromCacheMiddleware(inner))
+
+            self.assertEqual(self.get(level=level), self.get(level=level))
+
+            with self.subTest(level):
+                self.assertEqual(len(self.pages(level)), 1)
+                self.assertEqual(self.keys(other), [])
 
     def test_a_page_that_sets_a_cookie_is_not_stored(self):
         def view(request):

@@ -1,4 +1,4 @@
-"""Cache-Status (RFC 9211) and Server-Timing (W3C), as DESIGN.md has them."""
+"""The two headers: Cache-Status (RFC 9211) and Server-Timing (W3C)."""
 
 import re
 from unittest import mock, skipUnless

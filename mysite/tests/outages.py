@@ -1,0 +1,185 @@
+"""
+The ways in which Redis fails, for real: processes stopped and signalled, a network that loses.
+
+Each fault begins one for a `blog` and returns the function that ends it. The blog has a
+`server` (RedisServer), `seconds` that the fault should last, and after `way_to_redis()` a
+`proxy` or `hosts` where a fault needs it.
+"""
+
+import os
+import subprocess
+import threading
+from contextlib import suppress
+
+import redis
+
+from mysite.tests.faults import Proxy, free_port
+from mysite.tests.processes import wait_until
+
+
+def nothing(blog):
+    return lambda: None
+
+
+def stopped(blog):
+    """Redis ends, and comes back with the data it had."""
+    blog.server.command("SAVE")
+    blog.server.kill()
+    return blog.server.start
+
+
+def restarted(blog):
+    """Redis is killed and started again once a second, empty."""
+    (blog.server.directory / "dump.rdb").unlink(missing_ok=True)
+    return every_second(lambda: (blog.server.kill(), blog.server.start()))
+
+
+def hung(blog):
+    """SIGSTOP: Redis accepts connections and answers nothing."""
+    blog.server.hang()
+    return blog.server.wake
+
+
+def auth(blog):
+    """Redis suddenly wants a password."""
+    blog.server.command("CONFIG", "SET", "requirepass", "secret")
+    with redis.Redis(port=blog.server.port, password="secret") as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    def end():
+        with redis.Redis(port=blog.server.port, password="secret") as client:
+            client.config_set("requirepass", "")
+
+    return end
+
+
+def full(blog):
+    """Redis is empty and refuses every new value: noeviction."""
+    blog.server.command("FLUSHALL")
+    blog.server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    blog.server.command("CONFIG", "SET", "maxmemory", "1")
+    return lambda: blog.server.command("CONFIG", "SET", "maxmemory", "0")
+
+
+def read_only(blog):
+    """Redis has become a replica of a server that is gone."""
+    blog.server.command("REPLICAOF", "127.0.0.1", str(free_port()))
+    return lambda: blog.server.command("REPLICAOF", "NO", "ONE")
+
+
+def loading(blog):
+    """Redis starts with data that take it seconds to load."""
+    with redis.Redis(port=blog.server.port, db=9) as client:
+        # Redis looks at its clients after each 2 MB that it has loaded.
+        for number in range(int(blog.seconds * 12)):
+            client.set(f"large-{number}", os.urandom(2_100_000))
+    blog.server.command("SAVE")
+    blog.server.kill()
+    blog.server.start("--key-load-delay", "100000", wait=False)  # Microseconds a key.
+
+    def end():
+        if not wait_until(blog.server.answers, 60):
+            raise AssertionError("Redis loads for ever")
+
+    return end
+
+
+def half_open(blog):
+    """The network loses all packets of the connections that are open, once a second."""
+    return every_second(blog.proxy.drop)
+
+
+def dns(blog):
+    """The host name of Redis is not found."""
+    name = blog.hosts.read_text()
+    blog.hosts.write_text("127.0.0.1 localhost\n")
+    return lambda: blog.hosts.write_text(name)
+
+
+def wrong_type(blog):
+    """Every key holds a list, and nothing says where it came from; again each second."""
+
+    def overwrite():
+        for number in range(4):
+            with redis.Redis(port=blog.server.port, db=number) as client:
+                for key in client.scan_iter(count=10_000):
+                    client.pipeline().delete(key).lpush(key, "wrong").execute()
+
+    return every_second(overwrite)
+
+
+def garbage(blog):
+    """Every key holds bytes that nobody wrote, or a pickle; again each second."""
+
+    def overwrite():
+        for number in range(4):
+            with redis.Redis(port=blog.server.port, db=number) as client:
+                for turn, key in enumerate(list(client.scan_iter(count=10_000))):
+                    client.set(key, (os.urandom(500), b"\x80\x05.", b"\xc1\x01")[turn % 3])
+
+    return every_second(overwrite)
+
+
+def every_second(do):
+    """Do it now and each second, and return how that ends."""
+    stop = threading.Event()
+
+    def repeat():
+        while not stop.wait(1):
+            do()
+
+    do()
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    return lambda: (stop.set(), thread.join())[0]
+
+
+FAULTS = {
+    "none": nothing,
+    "stopped": stopped,
+    "restarted": restarted,
+    "hung": hung,
+    "auth": auth,
+    "full": full,
+    "read-only": read_only,
+    "loading": loading,
+    "half-open": half_open,
+    "dns": dns,
+    "wrong type": wrong_type,
+    "garbage": garbage,
+}
+
+# These need another way to Redis than the direct one.
+SPECIAL = ("half-open", "dns")
+
+
+def way_to_redis(stack, blog, name):
+    """Prepare for a fault. Return the URL of Redis and the command that starts gunicorn."""
+    if name == "half-open":
+        blog.proxy = Proxy(blog.server.port)
+        stack.callback(blog.proxy.close)
+        return blog.proxy.url, ()
+    if name == "dns":
+        # A /etc/hosts that only this gunicorn sees.
+        blog.hosts = blog.home.path / "hosts"
+        blog.hosts.write_text("127.0.0.1 localhost redis.test\n")
+        mount = f'mount --bind {blog.hosts} /etc/hosts && exec "$@"'
+        command = ("unshare", "--map-root-user", "--mount", "sh", "-c", mount, "gunicorn")
+        return f"redis://redis.test:{blog.server.port}", command
+    return blog.server.url, ()
+
+
+def has_namespaces():
+    """Return whether a process here may have a /etc/hosts of its own."""
+    command = [
+        "unshare",
+        "--map-root-user",
+        "--mount",
+        "mount",
+        "--bind",
+        "/dev/null",
+        "/etc/hosts",
+    ]
+    with suppress(OSError):
+        return subprocess.run(command, capture_output=True).returncode == 0
+    return False

@@ -1,0 +1,153 @@
+"""
+The fault table as tests: gunicorn with 2 x 4 threads, 8 clients, and a Redis that fails for real.
+
+scripts/faults.py measures the same for longer and prints the figures.
+"""
+
+import itertools
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from unittest import skipUnless
+
+from django.test import SimpleTestCase
+
+from mysite.caches import REDIS_TIMEOUT
+from mysite.caches.breaker import PERIOD
+from mysite.tests import outages
+from mysite.tests.faults import RedisServer
+from mysite.tests.processes import wait_until
+from mysite.tests.served import Gunicorn, Home
+
+COMMENTED = "/posts/the-whole-site/"
+KEPT = ("/", "/about/", COMMENTED)
+PAGES = (*KEPT, "/archive/", "/search/?q=redis", f"{COMMENTED}comment/", "/posts/no-such-post/")
+WORKERS = 2
+
+
+class FaultTests(SimpleTestCase):
+    """Pages answer 200 and stay fast, and afterwards all is as it was."""
+
+    seconds = 1  # That a fault lasts where it ends by itself.
+    numbers = itertools.count()
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.server = RedisServer().start()
+        cls.addClassCleanup(cls.server.close)
+        cls.home = cls.enterClassContext(Home())
+        cls.shared = cls.enterClassContext(Gunicorn(cls.home, cls.server.url, workers=WORKERS))
+
+    def setUp(self):
+        self.stack = self.enterContext(ExitStack())
+        self.gunicorn = self.shared
+
+    def use(self, name):
+        """Start a gunicorn of the test's own, whose way to Redis can fail."""
+        url, command = outages.way_to_redis(self.stack, self, name)
+        self.gunicorn = self.enterContext(Gunicorn(self.home, url, WORKERS, command))
+
+    def read_all(self):
+        """Let eight clients read every page. Return {path: (slowest, {status})}."""
+        with ThreadPoolExecutor(len(self.browsers)) as threads:
+            answers = list(threads.map(self.read, self.browsers, range(len(self.browsers))))
+        seen = {}
+        for path, seconds, status in itertools.chain(*answers):
+            slowest, statuses = seen.get(path, (0, set()))
+            seen[path] = max(slowest, seconds), statuses | {status}
+        return seen
+
+    def read(self, browser, offset):
+        answers = []
+        for path in PAGES[offset % len(PAGES) :] + PAGES[: offset % len(PAGES)]:
+            start = time.monotonic()
+            status = browser.get(path).status
+            answers.append((path, time.monotonic() - start, status))
+        return answers
+
+    def comment(self):
+        """Comment, see it at once, and return what every answer must show from now on."""
+        author = f"Ada {next(self.numbers)} during {self.fault}"
+        visitor = self.gunicorn.browser(**{"X-Forwarded-For": "10.0.0.1"})
+        self.addCleanup(visitor.close)
+        self.assertEqual(visitor.comment("the-whole-site", author, "x").status, 302)
+        self.assertIn(author, visitor.get(COMMENTED).text)
+        return author
+
+    def all_hits(self):
+        return all(b.get(path).is_hit for b in self.browsers for path in KEPT)
+
+    def go_through(self, fault):
+        """Check all of the table's limits for one fault."""
+        self.fault = fault
+        self.browsers = [self.gunicorn.browser() for _ in range(8)]
+        for browser in self.browsers:
+            self.addCleanup(browser.close)
+        self.assertTrue(wait_until(lambda: '"up"' in self.browsers[0].get("/healthz").text))
+        self.server.command("FLUSHALL")
+        uncached = max(slowest for slowest, _ in self.read_all().values())
+        self.assertTrue(wait_until(self.all_hits))
+
+        log, began = len(self.gunicorn.lines()), time.monotonic()
+        end = outages.FAULTS[fault](self)
+        author = self.comment()
+        seen = self.read_all()
+        again = self.comment()
+        end()
+        ended = time.monotonic()
+
+        for path, (slowest, statuses) in seen.items():
+            with self.subTest(path):
+                self.assertEqual(statuses, {404 if "no-such" in path else 200})
+                # Twice, because the machine may do something else in the meantime.
+                self.assertLess(slowest, 2 * uncached + REDIS_TIMEOUT)
+        self.assertTrue(wait_until(self.all_hits), "no hits after it")
+        self.assertLess(time.monotonic() - ended, PERIOD + 1 + uncached)
+        for browser in self.browsers:
+            text = browser.get(COMMENTED).text
+            self.assertIn(author, text)
+            self.assertIn(again, text)
+        kept = {name for (name,) in self.home.query("SELECT author FROM blog_comment")}
+        self.assertLessEqual({author, again}, kept)
+        lines = re.findall(r"WARNING|ERROR|Traceback", self.gunicorn.lines()[log:])
+        # Each process says when it begins and when it ends, and what is wrong now and then.
+        self.assertLess(len(lines), WORKERS * (3 + time.monotonic() - began))
+        self.assertNotIn("Traceback", lines)
+
+    def test_stopped_and_started_with_its_old_data(self):
+        self.go_through("stopped")
+
+    def test_restarted(self):
+        self.go_through("restarted")
+
+    def test_hung(self):
+        self.go_through("hung")
+
+    def test_a_password_is_suddenly_wanted(self):
+        self.go_through("auth")
+
+    def test_full(self):
+        self.go_through("full")
+
+    def test_read_only(self):
+        self.go_through("read-only")
+
+    def test_loading(self):
+        self.go_through("loading")
+
+    def test_packets_of_open_connections_are_lost(self):
+        self.use("half-open")
+        self.go_through("half-open")
+
+    @skipUnless(outages.has_namespaces(), "needs a /etc/hosts of its own")
+    def test_the_host_name_is_not_found(self):
+        self.use("dns")
+        self.go_through("dns")
+
+    def test_every_key_has_the_wrong_type(self):
+        self.go_through("wrong type")
+
+    def test_every_key_holds_garbage(self):
+        self.go_through("garbage")

@@ -1,0 +1,105 @@
+"""`/healthz` is right about Redis, also in a process that nobody visits."""
+
+import time
+from unittest import mock
+
+from django.test import SimpleTestCase, override_settings
+from redis import Redis
+
+from mysite.caches import REDIS_TIMEOUT, redis_caches
+from mysite.caches.breaker import PERIOD, breaker_of
+from mysite.tests.faults import Proxy, RedisServer
+from mysite.tests.processes import wait_until
+
+
+class HealthTests(SimpleTestCase):
+    def setUp(self):
+        self.server = RedisServer().start()
+        self.addCleanup(self.server.close)
+        self.enterContext(mock.patch("mysite.caches.log.logger.warning"))
+        self.use(self.server.url)
+
+    def use(self, url):
+        self.enterContext(override_settings(CACHES=redis_caches(url)))
+        self.addCleanup(breaker_of().forget_threads)
+
+    def health(self):
+        """Return what /healthz says, and how long that took."""
+        start = time.monotonic()
+        response = self.client.get("/healthz")
+        took = time.monotonic() - start
+        self.assertEqual(response.status_code, 200)
+        return response.json(), took
+
+    def redis(self):
+        return self.health()[0]["redis"]
+
+    def test_it_says_since_when_redis_is_up(self):
+        before = int(time.time())
+
+        health, _ = self.health()
+
+        self.assertEqual(health, {"status": "ok", "redis": "up", "since": health["since"]})
+        self.assertLess(abs(health["since"] - before), 5)
+
+    def test_nobody_keeps_the_answer(self):
+        self.assertIn("no-store", self.client.get("/healthz")["Cache-Control"])
+
+    def test_a_redis_that_stopped_is_down_though_nobody_asked_it(self):
+        self.assertEqual(self.redis(), "up")
+        self.server.kill()
+
+        self.assertEqual(self.redis(), "down")
+
+    def test_a_redis_that_hangs_costs_the_first_check_one_timeout_and_the_next_nothing(self):
+        self.server.hang()
+
+        health, took = self.health()
+        _, again = self.health()
+
+        self.assertEqual(health["redis"], "down")
+        self.assertLess(took, 2 * REDIS_TIMEOUT)
+        self.assertLess(again, REDIS_TIMEOUT)
+
+    def test_it_is_up_again_within_a_period_without_any_visitor(self):
+        self.server.hang()
+        self.assertEqual(self.redis(), "down")
+        self.server.wake()
+
+        start = time.monotonic()
+        self.assertTrue(wait_until(lambda: self.redis() == "up"))
+        self.assertLess(time.monotonic() - start, PERIOD + REDIS_TIMEOUT + 0.5)
+
+    def test_checks_are_no_storm_of_probes(self):
+        proxy = Proxy(self.server.port)
+        self.addCleanup(proxy.close)
+        self.use(proxy.url)
+        self.server.hang()
+        self.redis()
+        connections = len(proxy._sockets)
+
+        for _ in range(50):
+            self.redis()
+
+        # Two sockets each. At most one probe was due meanwhile.
+        self.assertLessEqual(len(proxy._sockets) - connections, 2)
+
+    def test_a_redis_that_only_refuses_pings_is_up(self):
+        self.server.command("ACL", "SETUSER", "default", "-ping")
+
+        self.assertEqual(self.redis(), "up")
+
+    def test_a_redis_that_wants_a_password_is_down(self):
+        self.server.command("CONFIG", "SET", "requirepass", "secret")
+        with Redis(port=self.server.port, password="secret") as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+        self.assertEqual(self.redis(), "down")
+
+    def test_it_names_no_address(self):
+        self.server.kill()
+
+        text = self.client.get("/healthz").text
+
+        self.assertNotIn("127.0.0.1", text)
+        self.assertNotIn(str(self.server.port), text)

@@ -1,0 +1,324 @@
+"""
+The fault table: what each way in which Redis can fail does to the blog, for real.
+
+    python scripts/faults.py            all of it: before and now, about eight minutes
+    python scripts/faults.py --quick    what CI runs: only now, about a minute and a half
+
+gunicorn as it is shipped, 2 processes with 4 threads, and 8 clients with keep-alive
+connections that read every page while somebody comments and edits. Three blogs: `now` is
+this project, `before` the same on plain django-redis, `off` the same without any cache (see
+plain_settings.py). Exits with status 1 when a limit of the blog `now` is broken.
+"""
+
+import argparse
+import os
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from contextlib import ExitStack, suppress
+from http.client import HTTPException
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from mysite.caches import REDIS_TIMEOUT
+from mysite.caches.breaker import PERIOD
+from mysite.tests.faults import RedisServer
+from mysite.tests.outages import FAULTS, SPECIAL, has_namespaces, way_to_redis
+from mysite.tests.served import Gunicorn, Home
+
+CLIENTS = 8
+COMMENTED = "/posts/the-whole-site/"
+EDITED = "/posts/keys-prefixes-and-versions/"
+PAGES = [
+    *("/", "/?page=2", "/tags/redis/", "/about/", "/feed/", "/sitemap.xml"),
+    *(COMMENTED, EDITED, "/posts/fragments/", "/posts/stampede/"),
+    *("/archive/", "/search/?q=redis", "/search/?q=cache+redis", "/search/?q=stampede"),
+    *(f"{EDITED}comment/", "/posts/no-such-post/"),
+]
+# What a page level keeps: Age says so. The rest of the pages say nothing about hits.
+KEPT = PAGES[:10]
+
+# The limits of the blog `now`.
+STATUSES = {200, 404}
+SHARE = 0.9  # Requests a second, of those without a cache.
+QUICK_SHARE = 0.75  # Two seconds a fault measure no better than that.
+RECOVERY = PERIOD + 1
+GIVE_UP = 20  # Seconds after which a client takes an answer for lost.
+
+
+class Load:
+    """What the clients saw in one phase."""
+
+    def __init__(self):
+        self.requests = []  # (start, path, seconds, status, hit)
+        self.stale = 0
+        self.seconds = self.cpu = 0
+        self.lock = threading.Lock()
+
+    @property
+    def rate(self):
+        return len(self.requests) / self.seconds
+
+    @property
+    def wrong(self):
+        """Return what is neither a page nor a page's own 404, as text."""
+        counts = Counter(status for _, _, _, status, _ in self.requests if status not in STATUSES)
+        return ", ".join(f"{count} x {status}" for status, count in counts.items())
+
+    def slowest(self):
+        """Return {path: seconds}."""
+        slowest = defaultdict(float)
+        for _, path, seconds, _, _ in self.requests:
+            slowest[path] = max(slowest[path], seconds)
+        return slowest
+
+
+class Blog:
+    """One of the three blogs, with a Redis of its own."""
+
+    def __init__(self, stack, name, posts, comments):
+        self.name = name
+        self.home = stack.enter_context(Home(posts, comments))
+        self.server = RedisServer().start()
+        stack.callback(self.server.close)
+        self.gunicorn = None
+        self.due = {}  # What pages must show: {text: path}.
+        stack.callback(self.stop)
+
+    def start(self, url, command=()):
+        self.stop()
+        plain = {"DJANGO_SETTINGS_MODULE": "scripts.plain_settings"}
+        how = {"now": {}, "before": plain | {"CACHING": "plain"}, "off": plain | {"CACHING": "off"}}
+        self.gunicorn = Gunicorn(
+            self.home,
+            url,
+            workers=2,
+            command=command,
+            # The comments of one address are limited, and here they come from one.
+            TRUST_PROXY="1",
+            **how[self.name],
+        )
+        self.clients = [self.gunicorn.browser() for _ in range(CLIENTS + 2)]
+        for client in self.clients:
+            client.connection.timeout = GIVE_UP
+        self.clients[-1].log_in()
+
+    def stop(self):
+        if self.gunicorn:
+            self.gunicorn.stop()
+            self.gunicorn = None
+
+    def warm(self):
+        for _ in range(2):
+            for path in PAGES:
+                with suppress(OSError, HTTPException):
+                    self.clients[0].get(path)
+
+    def load(self, seconds, writing=True):
+        """Let the clients read every page for `seconds`, and return what they saw."""
+        load, start, cpu = Load(), time.monotonic(), self.cpu()
+        deadline = start + seconds
+        threads = [
+            threading.Thread(target=self.read, args=(client, number * 2, deadline, load))
+            for number, client in enumerate(self.clients[:CLIENTS])
+        ]
+        if writing:
+            threads.append(threading.Thread(target=self.write, args=(deadline,)))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        load.seconds, load.cpu = time.monotonic() - start, self.cpu() - cpu
+        return load
+
+    def read(self, client, offset, deadline, load):
+        while time.monotonic() < deadline:
+            path = PAGES[offset % len(PAGES)]
+            offset += 1
+            due = [text for text, where in self.due.items() if where == path]
+            start, hit = time.monotonic(), False
+            try:
+                answer = client.get(path)
+                status, hit = answer.status, answer.is_hit
+            except (OSError, HTTPException) as error:
+                client.close()
+                status = type(error).__name__
+            seconds = time.monotonic() - start
+            with load.lock:
+                load.requests.append((start, path, seconds, status, hit))
+                # An edit in the meantime takes the place of the one before.
+                load.stale += status == 200 and any(
+                    text not in answer.text and text in self.due for text in due
+                )
+
+    def write(self, deadline):
+        """Comment twice a second, and edit a post once."""
+        visitor, author = self.clients[-2:]
+        query = "SELECT id FROM blog_post WHERE slug = 'keys-prefixes-and-versions'"
+        ((pk,),) = self.home.query(query)
+        number = 0
+        while time.monotonic() < deadline:
+            number += 1
+            text = f"written {time.time_ns()}"
+            with suppress(OSError, HTTPException):
+                if number == 2:
+                    self.due = {t: p for t, p in self.due.items() if p != EDITED}
+                    answer = author.edit(pk, title=f"Keys, {text}")
+                else:
+                    visitor.headers["X-Forwarded-For"] = f"10.0.{number}.{time.time_ns() % 256}"
+                    answer = visitor.comment("the-whole-site", "Ada", text)
+                if answer.status == 302:
+                    self.due = self.due | {text: EDITED if number == 2 else COMMENTED}
+            time.sleep(max(0, min(0.5, deadline - time.monotonic())))
+
+    def lost(self):
+        """Return how many accepted comments and edits the database has not."""
+        rows = self.home.query("SELECT body FROM blog_comment UNION SELECT title FROM blog_post")
+        return len(set(self.due) - {text.removeprefix("Keys, ") for (text,) in rows})
+
+    def cpu(self):
+        """Return the seconds of CPU that the workers have used."""
+        ticks = 0
+        for pid in self.gunicorn.workers():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def measure(blog, off, name, seconds):
+    """Let a blog go through a fault, and return what it did."""
+    with ExitStack() as stack:
+        if name in SPECIAL or blog.gunicorn is None:
+            blog.start(*way_to_redis(stack, blog, name))
+        blog.warm()
+        blog.seconds = min(seconds, 3) if name == "loading" else seconds
+        uncached = [off.load(seconds / 2)]
+        lines = len(blog.gunicorn.lines().splitlines())
+        end = FAULTS[name](blog)
+        during = blog.load(blog.seconds)
+        lines = len(blog.gunicorn.lines().splitlines()) - lines
+        end()
+        ended = time.monotonic()
+        after = blog.load(RECOVERY + 1, writing=False)
+        uncached.append(off.load(seconds / 2))
+        if name in SPECIAL or blog.name == "before":
+            blog.stop()  # Its threads may still wait for Redis.
+        blog.server.command("FLUSHALL")
+        return Row(name, blog, during, after, uncached, lines, ended)
+
+
+class Row:
+    """One fault, and what one of the blogs did."""
+
+    def __init__(self, name, blog, during, after, uncached, lines, ended):
+        self.fault, self.blog = name, blog.name
+        self.during, self.after, self.uncached = during, after, uncached
+        self.lines = lines
+        self.recovery = recovery(after, ended)
+        self.stale = during.stale + after.stale
+        self.lost = blog.lost()
+        requests = sum(len(load.requests) for load in uncached)
+        seconds = sum(load.seconds for load in uncached)
+        self.share = during.rate / (requests / seconds)
+        cpu = sum(load.cpu for load in uncached) / requests
+        self.cpu_share = cpu / (during.cpu / max(1, len(during.requests)) or cpu)
+
+    def judge(self, limits, share):
+        """Note what is over a limit. `limits` has the seconds a request to a page may take."""
+        requests = self.during.requests + self.after.requests
+        late = [each for each in requests if each[2] > limits[each[1]] + REDIS_TIMEOUT]
+        self.slowest = max(seconds for _, _, seconds, _, _ in requests)
+        self.late = len(late)
+        self.wrong = ", ".join(filter(None, (self.during.wrong, self.after.wrong)))
+        self.broken = [
+            what
+            for what, is_broken in {
+                "statuses": self.wrong,
+                "requests/s": max(self.share, self.cpu_share) < share,
+                "slow": late,
+                # One when it begins and one when it ends.
+                "log": self.lines > self.during.seconds + 2,
+                "recovery": self.recovery is None or self.recovery > RECOVERY,
+                "stale": self.stale,
+                "lost": self.lost,
+            }.items()
+            if is_broken
+        ]
+
+    def cells(self):
+        recovery = "not seen" if self.recovery is None else f"{self.recovery:.1f} s"
+        return (
+            *(self.fault, self.blog, self.wrong or "0"),
+            *(f"{self.share:.0%}", f"{self.cpu_share:.0%}"),
+            *(f"{self.slowest:.2f} s", str(self.late)),
+            *(f"{self.lines / self.during.seconds:.1f}", recovery),
+            *(str(self.stale), str(self.lost)),
+        )
+
+
+HEAD = (
+    *("fault", "blog", "other than 200/404", "req/s to off", "CPU to off", "slowest", "late"),
+    *("log lines/s", "hits again", "stale", "lost"),
+)
+
+
+def recovery(after, ended):
+    """Return the seconds until all that is kept was a hit, or None when that never came."""
+    kept = sorted(each for each in after.requests if each[1] in KEPT)
+    last = {path: hit for _, path, _, _, hit in kept}
+    if set(last) != set(KEPT) or not all(last.values()):
+        return None
+    misses = [start + seconds for start, _, seconds, _, hit in kept if not hit]
+    return max(misses, default=ended) - ended
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="for CI: only now, 2 s a fault")
+    parser.add_argument("--seconds", type=float, help="that each fault lasts (6)")
+    parser.add_argument("--only", nargs="+", choices=FAULTS, metavar="FAULT", default=list(FAULTS))
+    options = parser.parse_args()
+    seconds = options.seconds or (2 if options.quick else 6)
+    names = [name for name in options.only if name != "dns" or has_namespaces()]
+    for name in set(options.only) - set(names):
+        print(f"{name}: left out, it needs Linux with user namespaces.")
+    with ExitStack() as stack:
+        off, *blogs = (
+            Blog(stack, name, posts=200, comments=5000)
+            for name in (("off", "now") if options.quick else ("off", "before", "now"))
+        )
+        off.start(off.server.url)
+        off.warm()
+        rows = []
+        for name in names:
+            for blog in blogs:
+                rows.append(measure(blog, off, name, seconds))
+                print(f"{name}, {blog.name}: done", file=sys.stderr, flush=True)
+    sys.exit(report(rows, QUICK_SHARE if options.quick else SHARE))
+
+
+def report(rows, share):
+    """Print the table and what is broken. Return the exit status."""
+    limits = defaultdict(float)
+    for row in rows:
+        for load in row.uncached:
+            for path, seconds in load.slowest().items():
+                limits[path] = max(limits[path], seconds)
+    for row in rows:
+        row.judge(limits, share)
+    rate = sum(load.rate for row in rows for load in row.uncached) / 2 / len(rows)
+    print(f"\nOff: {rate:.0f} requests/s, the slowest took {max(limits.values()):.2f} s.\n")
+    print("|", " | ".join(HEAD), "|")
+    print("|---" * len(HEAD) + "|")
+    for row in rows:
+        print("|", " | ".join(row.cells()), "|")
+    broken = [row for row in rows if row.blog == "now" and row.broken]
+    for row in broken:
+        print(f"\nBROKEN {row.fault}: {', '.join(row.broken)}")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    main()

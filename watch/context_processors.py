@@ -1,0 +1,40 @@
+"""
+{{ xray }} in the project's base template, inside <head>: the page x-ray's two tags.
+
+The same whether the watch is on or off, so that cached pages are too: the script draws
+nothing on a page that comes without Server-Timing. A variable, because it is simply empty
+in a project that doesn't name this context processor.
+"""
+
+from django.templatetags.static import static
+from django.urls import NoReverseMatch, reverse
+from django.utils.functional import lazy
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from watch.conf import config
+
+
+def xray(request):
+    """Return {"xray": the link to the style sheet and the script}."""
+    return {"xray": _tags()}
+
+
+def _tags():
+    return format_html(
+        '<link rel="stylesheet" href="{}">\n    <script src="{}" data-code="{}" defer></script>',
+        static("watch/xray.css"),
+        static("watch/xray.js"),
+        _code_url(),
+    )
+
+
+def _code_url():
+    """Return where the code is shown, or "" when it is not."""
+    try:
+        return reverse("watch:code") if config().show_code else ""
+    except NoReverseMatch:
+        return ""
+
+
+_tags = lazy(_tags, SafeString)  # Only pages that have {{ xray }} pay for it.

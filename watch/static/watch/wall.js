@@ -1,0 +1,802 @@
+/*
+  The live wall: takes events in, counts them, and draws a few times a second.
+
+  Taking in and drawing are apart. take() only changes numbers and lists of a bounded length,
+  so neither a thousand events a second nor a tab that is left open for a week fill the
+  memory. draw() shows what has changed, at most every DRAW_EVERY ms, and not at all while
+  the wall is paused or hidden. Whatever comes from the feed becomes text by textContent.
+*/
+(() => {
+  "use strict";
+
+  const ROWS = 200; // events on the page
+  const ROWS_A_DRAWING = 12; // new ones each time; the rest is told as a number
+  const DRAW_EVERY = 200; // ms
+  const SAMPLES = 60; // times kept a level and answer
+  const KEYS = 120; // keys on the page
+  const NAMES = 1000; // keys whose page is remembered
+  const WORKERS = 50;
+  const POLL_EVERY = 2000; // ms
+  const POLL_WHEN_DOWN = 10000;
+  const STREAM_AGAIN = 60000; // ms of polling until a place at the stream is asked for again
+  const LOOK_EVERY = 5000; // ms between two looks at keys and memory
+  const LEAVE_AFTER = 30000; // ms hidden after which the place is given to somebody else
+  const NEWS_EVERY = 15000; // ms between two sentences for screen readers
+
+  const wall = document.getElementById("wall");
+  const config = JSON.parse(wall.dataset.config);
+  const byId = (id) => document.getElementById(id);
+  const field = Object.fromEntries(config.op.map((name, index) => [name, index]));
+  const hues = new Map(config.levels.map((level, index) => [level, `hue-${(index % 5) + 1}`]));
+  const mayTouch = "expire" in config.urls;
+
+  // Making elements ------------------------------------------------------------------
+
+  const SVG = "http://www.w3.org/2000/svg";
+
+  function make(name, className, ...children) {
+    const element = document.createElement(name);
+    if (className) element.className = className;
+    // Strings become text nodes: markup in them stays text.
+    element.append(...children);
+    return element;
+  }
+
+  function makeSvg(name, attributes, ...children) {
+    const element = document.createElementNS(SVG, name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
+  }
+
+  // What it is, beside the colour: [path, is it filled].
+  const SHAPES = {
+    hit: [["M5 .8a4.2 4.2 0 1 1 0 8.4a4.2 4.2 0 1 1 0-8.4z", true]],
+    miss: [["M5 0 10 5 5 10 0 5z", true]],
+    mixed: [["M5 1a4 4 0 1 1 0 8a4 4 0 1 1 0-8z", false], ["M5 1a4 4 0 0 0 0 8z", true]],
+    down: [["M5 1 9.4 9H.6z", false]],
+    expired: [["M5 1a4 4 0 1 1 0 8a4 4 0 1 1 0-8zM5 2.8V5.2L6.8 6", false]],
+    evicted: [["M.4 1.5h9.2L5 9.3z", true]],
+    deleted: [["M1.2 1.2 8.8 8.8M8.8 1.2 1.2 8.8", false]],
+    dropped: [["M1 5H9", false]],
+  };
+
+  function shape(kind) {
+    const paths = SHAPES[kind].map(([d, solid]) => makeSvg("path", { d, class: solid ? "solid" : "" }));
+    return makeSvg("svg", { class: "shape", viewBox: "0 0 10 10", "aria-hidden": "true" }, ...paths);
+  }
+
+  // Numbers as words -------------------------------------------------------------------
+
+  const whole = new Intl.NumberFormat("en");
+
+  function bytes(number) {
+    if (number < 1000) return `${number} B`;
+    const units = ["kB", "MB", "GB", "TB"];
+    let unit = -1;
+    while (number >= 1000 && unit < units.length - 1) {
+      number /= 1000;
+      unit += 1;
+    }
+    return `${number.toFixed(number < 10 ? 1 : 0)} ${units[unit]}`;
+  }
+
+  function milliseconds(us) {
+    const ms = us / 1000;
+    return `${ms < 10 ? ms.toFixed(1) : whole.format(Math.round(ms))} ms`;
+  }
+
+  function duration(seconds) {
+    if (seconds < 100) return `${seconds} s`;
+    if (seconds < 6000) return `${Math.floor(seconds / 60)} min`;
+    if (seconds < 172800) return `${Math.floor(seconds / 3600)} h`;
+    return `${Math.floor(seconds / 86400)} days`;
+  }
+
+  function clock(at) {
+    const date = new Date(at * 1000);
+    const two = (number) => String(number).padStart(2, "0");
+    const time = [date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(":");
+    return `${time}.${String(date.getMilliseconds()).padStart(3, "0")}`;
+  }
+
+  const several = (number, word) => `${whole.format(number)} ${word}${number === 1 ? "" : "s"}`;
+
+  // The model: what has been taken in ------------------------------------------------------
+
+  const model = {
+    levels: new Map(config.levels.map((name) => [name, newLevel()])),
+    fresh: [], // events that have no row yet, the newest last
+    skipped: 0, // events that will never have one
+    workers: new Map(), // worker: its short name
+    names: new Map(), // key: the path of the page it was used for
+    keys: new Map(),
+    since: null,
+    events: 0,
+    news: newNews(),
+    state: null, // what /watch/state said last
+    offset: 0, // ms that the server's clock is ahead
+  };
+
+  function newLevel() {
+    return { hits: 0, misses: 0, bytes: 0, hit: newSamples(), miss: newSamples() };
+  }
+
+  function newSamples() {
+    return { request: [], lookup: [], next: 0 };
+  }
+
+  function newNews() {
+    return { requests: 0, hits: 0, misses: 0, gone: 0 };
+  }
+
+  function remember(map, key, value, most) {
+    map.delete(key);
+    map.set(key, value);
+    if (map.size > most) map.delete(map.keys().next().value);
+  }
+
+  function sample(samples, request, lookup) {
+    samples.request[samples.next] = request;
+    samples.lookup[samples.next] = lookup;
+    samples.next = (samples.next + 1) % SAMPLES;
+  }
+
+  const count = (value) => (Number.isFinite(value) && value > 0 ? value : 0);
+  const text = (value) => (typeof value === "string" ? value : "");
+  const list = (value) => (Array.isArray(value) ? value : []);
+
+  function take(event) {
+    if (event === null || typeof event !== "object") return;
+    model.events += 1;
+    model.since ??= count(event.at);
+    const worker = text(event.worker);
+    if (worker && !model.workers.has(worker)) {
+      if (model.workers.size < WORKERS) model.workers.set(worker, `w${model.workers.size + 1}`);
+    }
+    if (event.kind === "request") takeRequest(event);
+    else if (["expired", "evicted", "deleted"].includes(event.kind)) takeEnd(event);
+    else if (event.kind !== "dropped") return;
+    model.fresh.push(event);
+    if (model.fresh.length > ROWS) {
+      model.fresh.shift();
+      model.skipped += 1;
+    }
+  }
+
+  function takeRequest(event) {
+    model.news.requests += 1;
+    for (const answer of list(event.levels)) {
+      const level = model.levels.get(answer?.level);
+      if (!level) continue;
+      const hits = count(answer.hits);
+      const misses = count(answer.misses);
+      level.hits += hits;
+      level.misses += misses;
+      level.bytes += count(answer.bytes);
+      model.news.hits += hits;
+      model.news.misses += misses;
+      if (hits || misses) sample(misses ? level.miss : level.hit, count(event.us), count(answer.us));
+    }
+    for (const op of list(event.ops)) if (Array.isArray(op)) takeOp(op, event);
+  }
+
+  function takeOp(op, event) {
+    const key = text(op[field.key]);
+    const kind = op[field.kind];
+    // A key of 200 characters may be the beginning of a longer one.
+    if (kind === "aside" || key.length >= 200) return;
+    if (kind === "page" || kind === "vary") remember(model.names, key, text(event.path), NAMES);
+    if (kind === "delete") {
+      if (key === "*") dropLevel(op[field.level]);
+      else model.keys.delete(key);
+    } else if (op[field.note] === "stored" && model.levels.has(op[field.level])) {
+      const ttl = op[field.ttl];
+      keep(key, op[field.level], ttl, count(op[field.bytes]), count(event.at) * 1000);
+    }
+  }
+
+  function takeEnd(event) {
+    model.news.gone += count(event.events);
+    model.keys.delete(text(event.key));
+  }
+
+  function dropLevel(level) {
+    for (const [key, entry] of model.keys) if (entry.level === level) model.keys.delete(key);
+  }
+
+  // `at` is the server's time at which `ttl` was true.
+  function keep(key, level, ttl, size, at) {
+    const before = model.keys.get(key);
+    if (!before && model.keys.size >= KEYS) return;
+    const deadline = typeof ttl === "number" && ttl >= 0 ? at + ttl : null;
+    const full = Math.max(deadline === null ? 0 : ttl, before?.full ?? 0);
+    model.keys.set(key, { level, deadline, full, size, row: before?.row ?? null });
+  }
+
+  function takeState(state) {
+    model.state = state;
+    if (Number.isFinite(state.at)) model.offset = state.at * 1000 - Date.now();
+    for (const { level, keys } of list(state.levels)) {
+      const there = new Set();
+      for (const [key, ttl, size] of list(keys)) {
+        there.add(key);
+        keep(key, level, ttl, size, state.at * 1000);
+      }
+      for (const [key, entry] of model.keys) {
+        // One at zero stays until Redis says what became of it, or is silent for long.
+        const due = entry.deadline !== null && state.at * 1000 - entry.deadline;
+        if (entry.level === level && !there.has(key) && (due === false || due < 0 || due > 30000)) {
+          model.keys.delete(key);
+        }
+      }
+    }
+  }
+
+  // Drawing --------------------------------------------------------------------------------
+
+  let paused = false;
+  let timer = null;
+  let drawn = -DRAW_EVERY;
+  let slowDrawn = -1000;
+
+  function wish() {
+    if (paused || timer !== null || document.hidden) return;
+    const wait = Math.max(0, drawn + DRAW_EVERY - performance.now());
+    timer = setTimeout(() => requestAnimationFrame(draw), wait);
+  }
+
+  function draw(now) {
+    timer = null;
+    drawn = performance.now();
+    if (paused) return;
+    drawLevels();
+    drawEvents();
+    if (now - slowDrawn > 900) {
+      slowDrawn = now;
+      drawPlot();
+      drawKeys();
+      drawFacts();
+    }
+  }
+
+  // Sets a text only where it changes, so that nothing is laid out again for nothing.
+  function say(element, words) {
+    if (element.textContent !== words) element.textContent = words;
+  }
+
+  const cards = [...document.querySelectorAll(".level")];
+
+  function drawLevels() {
+    cards.forEach((card, index) => {
+      const level = model.levels.get(config.levels[index]);
+      const lookups = level.hits + level.misses;
+      const share = lookups ? (100 * level.hits) / lookups : 0;
+      const [hits, misses, moved] = card.querySelectorAll(".counts b");
+      // Never 100 % while there is a miss.
+      const ratio = level.misses ? Math.min(99, Math.round(share)) : Math.round(share);
+      say(card.querySelector(".ratio b"), lookups ? `${ratio} %` : "–");
+      say(hits, whole.format(level.hits));
+      say(misses, whole.format(level.misses));
+      say(moved, bytes(level.bytes));
+      card.querySelector(".part").setAttribute("width", `${share}%`);
+    });
+  }
+
+  const eventList = byId("events");
+
+  function drawEvents() {
+    if (!model.fresh.length) return;
+    const shown = model.fresh.splice(-ROWS_A_DRAWING);
+    const left = model.fresh.length + model.skipped;
+    model.fresh.length = 0;
+    model.skipped = 0;
+    const rows = shown.map(row).reverse();
+    if (left) {
+      const words = `${several(left, "more event")}, counted above`;
+      const item = make("li", "event", words);
+      item.dataset.kind = "skipped";
+      rows.push(item);
+    }
+    // Who has scrolled down to read an older event keeps it in sight.
+    const top = eventList.scrollTop;
+    const height = eventList.scrollHeight;
+    eventList.prepend(...rows);
+    while (eventList.children.length > ROWS) eventList.lastElementChild.remove();
+    if (top > 0) eventList.scrollTop = top + eventList.scrollHeight - height;
+    const workers = [...model.workers].map(([worker, name]) => `${name} is ${worker}`);
+    say(byId("workers"), `${several(model.workers.size, "process")
+      .replace("processs", "processes")}: ${workers.slice(0, 8).join(" · ")}${workers.length > 8 ? " …" : ""}`);
+  }
+
+  function row(event) {
+    const item = make("li", "event");
+    item.dataset.kind = text(event.kind);
+    const worker = make("span", "worker", model.workers.get(event.worker) ?? "w?");
+    worker.title = text(event.worker);
+    item.append(make("time", "", clock(count(event.at))));
+    if (event.kind === "request") {
+      const status = event.status === 200 ? "" : ` ${count(event.status)}`;
+      const what = make("span", "what", `${text(event.method)} `, text(event.path));
+      if (status) what.append(make("span", "status", status));
+      what.title = text(event.path);
+      item.append(what, make("span", "ms", milliseconds(count(event.us))), worker);
+      const chips = list(event.levels).filter((answer) => answer?.word).map(chip);
+      if (!chips.length) chips.push(make("span", "status", "asked no cache"));
+      item.append(make("span", "chips", ...chips));
+    } else if (event.kind === "dropped") {
+      const words = `${several(count(event.events), "event")} lost while Redis was away`;
+      item.append(make("span", "what down", shape("dropped"), words), worker);
+    } else {
+      const what = make("span", "what gone", shape(event.kind), make("b", "", event.kind));
+      item.append(what, make("span", "worker", "Redis"));
+      const level = text(event.level);
+      const names = event.key ? nameOf(text(event.key), level) : several(count(event.events), "more key");
+      const of = make("span", `of ${hues.get(level) ?? ""}`, level);
+      const key = make("span", "chip", of, " ", names);
+      key.title = text(event.key);
+      item.append(make("span", "chips", key));
+    }
+    return item;
+  }
+
+  function chip(answer) {
+    const word = text(answer.word);
+    const kind = ["hit", "miss", "down"].includes(word) ? word : "mixed";
+    const words = kind === "mixed" ? `${word} hit` : word;
+    const of = make("span", `of ${hues.get(answer.level) ?? ""}`, text(answer.level));
+    const verdict = make("span", kind, shape(kind), make("b", "", words));
+    const element = make("span", "chip", of, " ", verdict);
+    const size = count(answer.bytes);
+    if (size) element.append(` ${bytes(size)}`);
+    return element;
+  }
+
+  // What a reader would call a key.
+  function nameOf(key, level) {
+    const prefix = config.prefixes.find(([start, name]) => name === level && key.startsWith(start));
+    let name = key;
+    if (prefix) {
+      const rest = key.slice(prefix[0].length);
+      name = rest.slice(rest.indexOf(":") + 1);
+    }
+    const page = /^views\.decorators\.cache\.cache_(page|header)\.(.*)/.exec(name);
+    if (page) {
+      const path = model.names.get(key);
+      const of = path ?? `…${(page[2].match(/[0-9a-f]{32}/) ?? [page[2]])[0].slice(0, 8)}`;
+      return page[1] === "page" ? of : `Vary of ${of}`;
+    }
+    const fragment = /^template\.cache\.(.+)\.([0-9a-f]{32})$/.exec(name);
+    if (!fragment) return name;
+    // The hash of no vary-on value says nothing.
+    const few = fragment[2].startsWith("d41d8cd98f00b204") ? "" : ` …${fragment[2].slice(0, 6)}`;
+    return fragment[1] + few;
+  }
+
+  // The plot ------------------------------------------------------------------------------
+
+  const plot = byId("plot");
+  const BAND = 34;
+  const LOWEST = 100; // us, at the left
+  let highest = 100000; // us, at the right: grows by tens
+
+  function statistics(samples) {
+    const sorted = [...samples.request].sort((a, b) => a - b);
+    const lookups = [...samples.lookup].sort((a, b) => a - b);
+    const at = (values, share) => values[Math.min(values.length - 1, Math.floor(values.length * share))];
+    return { n: sorted.length, median: at(sorted, 0.5), slow: at(sorted, 0.95), lookup: at(lookups, 0.5) };
+  }
+
+  function drawPlot() {
+    const width = Math.max(240, Math.floor(plot.clientWidth));
+    const names = config.levels;
+    const left = 76;
+    const right = width - 12;
+    const bottom = names.length * BAND + 4;
+    for (const level of model.levels.values()) {
+      for (const us of [...level.hit.request, ...level.miss.request]) {
+        while (us > highest && highest < 1e8) highest *= 10;
+      }
+    }
+    const decades = Math.log10(highest / LOWEST);
+    const x = (us) => left + ((right - left) * Math.log10(Math.max(us, LOWEST) / LOWEST)) / decades;
+    const parts = [];
+    for (let us = LOWEST; us <= highest; us *= 10) {
+      const at = x(us).toFixed(1);
+      const words = us < 1000 ? `${us / 1000} ms` : us < 1e6 ? `${us / 1000} ms` : `${us / 1e6} s`;
+      const anchor = us === highest ? "end" : "middle";
+      parts.push(makeSvg("line", { class: "grid", x1: at, x2: at, y1: 0, y2: bottom }));
+      parts.push(makeSvg("text", { x: us === highest ? right + 10 : at, y: bottom + 15, "text-anchor": anchor }, words));
+    }
+    names.forEach((name, index) => {
+      const level = model.levels.get(name);
+      const y = index * BAND + BAND / 2;
+      parts.push(makeSvg("line", { class: "grid", x1: left, x2: right, y1: y, y2: y }));
+      parts.push(makeSvg("text", { class: "name", x: 0, y: y + 4 }, name));
+      // Misses below the line and hits above it, so that neither covers the other.
+      for (const [kind, dy] of [["miss", 6], ["hit", -6]]) {
+        for (const us of level[kind].request) {
+          const at = x(us);
+          parts.push(
+            kind === "hit"
+              ? makeSvg("circle", { class: "hit", cx: at.toFixed(1), cy: y + dy, r: 4 })
+              : makeSvg("path", { class: "miss", d: `M${at.toFixed(1)} ${y + dy - 5}l5 5-5 5-5-5z` }),
+          );
+        }
+        if (level[kind].request.length) {
+          const at = x(statistics(level[kind]).median).toFixed(1);
+          parts.push(makeSvg("line", { class: "median", x1: at, x2: at, y1: y + dy - 7, y2: y + dy + 7 }));
+        }
+      }
+    });
+    const label = "Dots on a logarithmic scale. The table below has the numbers.";
+    const size = { width, height: bottom + 20, viewBox: `0 0 ${width} ${bottom + 20}` };
+    plot.replaceChildren(makeSvg("svg", { ...size, role: "img", "aria-label": label }, ...parts));
+    if (byId("numbers").open) drawNumbers();
+  }
+
+  function drawNumbers() {
+    const rows = [];
+    for (const [name, level] of model.levels) {
+      for (const kind of ["hit", "miss"]) {
+        const { n, median, slow, lookup } = statistics(level[kind]);
+        const values = n ? [n, ...[median, slow, lookup].map(milliseconds)] : [0, "–", "–", "–"];
+        const head = make("th", "", name);
+        head.scope = "row";
+        const cells = [make("span", kind, shape(kind), kind), ...values].map((value) => make("td", "", value));
+        rows.push(make("tr", "", head, ...cells));
+      }
+    }
+    byId("numbers-rows").replaceChildren(...rows);
+  }
+
+  byId("legend").append(
+    make("span", "", make("span", "hit", shape("hit")), "all of its lookups hit"),
+    make("span", "", make("span", "miss", shape("miss")), "it missed one or more"),
+    make("span", "", `| median of the last ${SAMPLES}`),
+  );
+  byId("numbers").addEventListener("toggle", drawNumbers);
+
+  // Keys -----------------------------------------------------------------------------------
+
+  const keyList = byId("keys");
+  const rank = new Map(config.levels.map((name, index) => [name, index]));
+
+  function drawKeys() {
+    const now = Date.now() + model.offset;
+    const isNote = (key) => key.includes(".cache_header.");
+    const sorted = [...model.keys].sort(
+      ([keyA, a], [keyB, b]) =>
+        rank.get(a.level) - rank.get(b.level) ||
+        isNote(keyA) - isNote(keyB) ||
+        (keyA < keyB ? -1 : 1),
+    );
+    const scales = new Map();
+    for (const [, { level, full }] of sorted) scales.set(level, Math.max(full, scales.get(level) ?? 1));
+    let place = keyList.firstElementChild;
+    const rows = new Set();
+    for (const [key, entry] of sorted) {
+      entry.row ??= keyRow(key, entry);
+      rows.add(entry.row.element);
+      drawKey(key, entry, now, scales.get(entry.level));
+      // Moved only when it is in the wrong place: an element that is moved loses the focus.
+      if (entry.row.element === place) place = place.nextElementSibling;
+      else keyList.insertBefore(entry.row.element, place);
+    }
+    for (const element of [...keyList.children]) if (!rows.has(element)) element.remove();
+    drawKeysNote(sorted.length);
+  }
+
+  function keyRow(key, entry) {
+    const element = make("li", `key ${hues.get(entry.level) ?? ""}`);
+    const name = make("span", "name");
+    name.title = key;
+    const fill = make("span");
+    const bar = make("span", "bar", fill);
+    const left = make("b");
+    const size = make("span");
+    const words = make("span", "words", left, size);
+    element.append(make("span", "of", entry.level), name, make("span", "left", words, bar));
+    if (mayTouch) {
+      const buttons = make("span", "buttons");
+      for (const [label, act] of [["Show", show], ["Expire now", expire]]) {
+        const button = make("button", "", label, make("span", "unseen", ` ${key}`));
+        button.type = "button";
+        button.addEventListener("click", () => act(key, entry.level, button));
+        buttons.append(button);
+      }
+      element.append(buttons);
+    }
+    return { element, name, fill, bar, left, size };
+  }
+
+  function drawKey(key, { level, deadline, full, size, row }, now, scale) {
+    const left = deadline === null ? null : Math.max(0, deadline - now);
+    const due = left === 0;
+    say(row.name, nameOf(key, level));
+    say(row.left, left === null ? "no timeout" : due ? "due" : duration(Math.ceil(left / 1000)));
+    say(row.size, size ? bytes(size) : "");
+    row.element.toggleAttribute("data-due", due);
+    row.element.title = due ? "Its time is over. Redis has not said yet that it is gone." : "";
+    // Of the longest that this level's keys had, or of its own if it has much less.
+    const of = full < scale / 20 ? full : scale;
+    row.fill.style.inlineSize = `${left === null ? 100 : Math.min(100, (100 * left) / Math.max(of, 1))}%`;
+  }
+
+  function drawKeysNote(shown) {
+    const levels = list(model.state?.levels);
+    const total = levels.reduce((sum, level) => sum + count(level.total), 0);
+    const aside = levels.reduce((sum, level) => sum + count(level.aside), 0);
+    const parts = [];
+    if (model.state?.redis === "up" && model.state.levels === null) {
+      parts.push("This user of Redis may not list keys; those below were seen in events.");
+    }
+    const others = total - aside - shown;
+    if (shown) parts.push(`${several(shown, "key")} listed${others > 0 ? ` and about ${whole.format(others)} more` : ""}.`);
+    if (aside) parts.push(`${whole.format(aside)} are bookkeeping, and not listed.`);
+    parts.push("At zero a key can’t be read any more, and is “due” until Redis says that it expired.");
+    say(byId("keys-note"), parts.join(" "));
+  }
+
+  // Facts, notices, news ------------------------------------------------------------------------
+
+  function drawFacts() {
+    const facts = [];
+    const servers = list(model.state?.servers);
+    servers.forEach((server, index) => {
+      const name = servers.length > 1 ? ` (server ${index + 1})` : "";
+      const most = server.maxmemory ? ` of ${bytes(server.maxmemory)}, ${server.maxmemory_policy}` : "";
+      if (server.used_memory !== undefined) facts.push([`Memory${name}`, bytes(server.used_memory) + most]);
+      if (server.evicted_keys !== undefined) facts.push([`Evicted${name}`, whole.format(server.evicted_keys)]);
+      if (server.expired_keys !== undefined) facts.push([`Expired${name}`, whole.format(server.expired_keys)]);
+    });
+    const listens = model.state?.listener;
+    if (listens) facts.push(["Listens to Redis", text(listens.worker)]);
+    if (model.since) facts.push(["Counted", `${several(model.events, "event")} since ${clock(model.since).slice(0, 8)}`]);
+    byId("facts").replaceChildren(
+      ...facts.map(([name, value]) => make("span", "", `${name} `, make("b", "", value))),
+    );
+    let words = "";
+    if (isDown()) {
+      words = "Redis does not answer. Pages are built without the cache, and the wall asks again every 10 seconds.";
+    } else if (listens?.notifications === "off") {
+      words = "Redis doesn’t tell which keys expire, are evicted or deleted. It needs notify-keyspace-events Egxe.";
+    }
+    const notice = byId("notice");
+    notice.hidden = !words;
+    notice.dataset.kind = isDown() ? "down" : "";
+    say(notice, words);
+  }
+
+  function tellNews() {
+    const { requests, hits, misses, gone } = model.news;
+    model.news = newNews();
+    if (paused || document.hidden || !(requests || gone)) return;
+    say(
+      byId("news"),
+      `Last ${NEWS_EVERY / 1000} seconds: ${several(requests, "request")}, ${several(hits, "hit")}, ` +
+        `${misses === 1 ? "1 miss" : `${whole.format(misses)} misses`}, ${several(gone, "key")} gone.`,
+    );
+  }
+
+  // Show and expire ------------------------------------------------------------------------------
+
+  async function post(url, key, level) {
+    const token = byId("token").elements.csrfmiddlewaretoken.value;
+    const response = await fetch(url, {
+      method: "POST",
+      headers: { "X-CSRFToken": token },
+      body: new URLSearchParams({ key, level }),
+    });
+    const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
+    const answer = isJson ? await response.json() : {};
+    if (!response.ok) throw new Error(answer.error ?? `The server answers ${response.status}.`);
+    return answer;
+  }
+
+  async function show(key, level) {
+    const dialog = byId("shown");
+    let facts = "";
+    let value = "";
+    try {
+      const answer = await post(config.urls.show, key, level);
+      facts = [
+        answer.type,
+        answer.bytes === null ? "" : bytes(answer.bytes),
+        answer.memory === null ? "" : `${bytes(answer.memory)} of memory`,
+        answer.ttl < 0 ? "no timeout" : `${duration(Math.ceil(answer.ttl / 1000))} left`,
+      ].filter(Boolean).join(" · ");
+      value = answer.text ?? answer.why;
+    } catch (error) {
+      value = error.message;
+    }
+    say(byId("shown-title"), key);
+    say(byId("shown-facts"), facts);
+    say(byId("shown-text"), value);
+    dialog.showModal();
+  }
+
+  async function expire(key, level, button) {
+    button.disabled = true;
+    let words = `Told Redis that ${key} expires now.`;
+    try {
+      await post(config.urls.expire, key, level);
+      const entry = model.keys.get(key);
+      if (entry) entry.deadline = 0;
+    } catch (error) {
+      words = error.message;
+    }
+    button.disabled = false;
+    say(byId("news"), words);
+    slowDrawn = -1000;
+    wish();
+  }
+
+  // Where events come from: the stream, or asking --------------------------------------------------
+
+  let last = config.after;
+  let source = null;
+  let poll = null;
+  let pollingSince = 0;
+  let mode = "waiting"; // live, polling, down, lost
+  let lookTimer = null;
+  let leaving = null;
+
+  const isDown = () => mode === "down";
+
+  // Stream IDs are two numbers that may not fit into a double.
+  function isNewer(id) {
+    if (!last) return true;
+    const [a, b] = [id, last].map((value) => value.split("-").map(BigInt));
+    return a[0] > b[0] || (a[0] === b[0] && a[1] > b[1]);
+  }
+
+  function arrive(id, event) {
+    if (!isNewer(id)) return;
+    last = id;
+    try {
+      take(event());
+    } catch {
+      // Whatever else is in the stream.
+    }
+    if (paused) drawState();
+    else wish();
+  }
+
+  function enter(next) {
+    if (mode === next) return;
+    mode = next;
+    drawState();
+    drawFacts();
+  }
+
+  function openStream() {
+    closeAll();
+    source = new EventSource(last ? `${config.urls.stream}?after=${last}` : config.urls.stream);
+    const own = source;
+    source.onopen = () => enter("live");
+    source.onmessage = (message) => arrive(message.lastEventId, () => JSON.parse(message.data));
+    source.addEventListener("down", () => {
+      closeAll();
+      startPolling();
+    });
+    source.onerror = () => {
+      if (own !== source || own.readyState !== EventSource.CLOSED) {
+        // The browser comes back by itself: a stream ends after a while so that places go round.
+        setTimeout(() => own === source && own.readyState === EventSource.CONNECTING && enter("lost"), 4000);
+        return;
+      }
+      // 204: all places are taken.
+      closeAll();
+      startPolling();
+    };
+  }
+
+  function startPolling() {
+    pollingSince = Date.now();
+    ask();
+  }
+
+  async function ask() {
+    const own = {};
+    poll = own;
+    let wait = POLL_EVERY;
+    try {
+      const query = last ? `?after=${last}` : "";
+      const response = await fetch(config.urls.events + query, { cache: "no-store" });
+      if (!response.ok) throw new Error(String(response.status));
+      const answer = await response.json();
+      if (poll !== own) return;
+      if (answer.redis !== "up") {
+        wait = POLL_WHEN_DOWN;
+        enter("down");
+      } else {
+        const wasDown = mode === "down" || mode === "lost";
+        for (const { id, event } of answer.events) arrive(id, () => event);
+        if (answer.last && !answer.events.length) last = answer.last;
+        // A full answer: there is more.
+        if (answer.events.length >= 200) wait = DRAW_EVERY;
+        enter("polling");
+        if (wasDown || Date.now() - pollingSince > STREAM_AGAIN) {
+          openStream();
+          return;
+        }
+      }
+    } catch {
+      if (poll !== own) return;
+      wait = POLL_WHEN_DOWN;
+      enter("lost");
+    }
+    // Not all walls in the same moment.
+    own.timer = setTimeout(ask, wait * (0.9 + 0.2 * Math.random()));
+  }
+
+  function closeAll() {
+    source?.close();
+    source = null;
+    if (poll) clearTimeout(poll.timer);
+    poll = null;
+  }
+
+  async function look() {
+    clearTimeout(lookTimer);
+    let wait = LOOK_EVERY;
+    try {
+      const response = await fetch(config.urls.state, { cache: "no-store" });
+      const state = await response.json();
+      if (state.redis !== "up") wait = POLL_WHEN_DOWN;
+      else takeState(state);
+    } catch {
+      wait = POLL_WHEN_DOWN;
+    }
+    wish();
+    if (!document.hidden) lookTimer = setTimeout(look, wait * (0.9 + 0.2 * Math.random()));
+  }
+
+  const WORDS = {
+    waiting: "Connecting",
+    live: "Live",
+    polling: "Live, asking every 2 seconds",
+    down: "Redis does not answer",
+    lost: "No connection to the server, trying again",
+  };
+
+  function drawState() {
+    const fresh = model.fresh.length + model.skipped;
+    byId("state").dataset.state = paused ? "paused" : mode;
+    say(byId("state-words"), paused ? `Paused, ${several(fresh, "new event")}` : WORDS[mode]);
+  }
+
+  const pause = byId("pause");
+  pause.hidden = false;
+  pause.addEventListener("click", () => {
+    paused = !paused;
+    // The label stays and the state changes: that is what aria-pressed is for.
+    pause.setAttribute("aria-pressed", String(paused));
+    drawState();
+    slowDrawn = -1000;
+    wish();
+  });
+
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(leaving);
+    if (document.hidden) {
+      leaving = setTimeout(closeAll, LEAVE_AFTER);
+      return;
+    }
+    if (!source && !poll) openStream();
+    look();
+  });
+
+  // Bars run down and times pass without an event, too.
+  setInterval(wish, 1000);
+  setInterval(tellNews, NEWS_EVERY);
+  new ResizeObserver(() => {
+    slowDrawn = -1000;
+    wish();
+  }).observe(plot);
+  drawState();
+  drawPlot();
+  openStream();
+  look();
+})();

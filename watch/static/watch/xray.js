@@ -1,0 +1,515 @@
+/*
+  The page x-ray: who answered the request for this page, drawn from the headers of this very
+  response. A page that comes without Server-Timing is left as it is.
+
+  Everything from outside (keys, paths, lines) gets into the page as text, never as markup, and
+  nothing is styled inline, so `default-src 'self'` is policy enough.
+*/
+(() => {
+  "use strict";
+
+  const codeURL = document.currentScript.dataset.code;
+  // Outermost first. Levels of other names are appended, as the header brings them.
+  const LEVELS = ["site", "view", "fragment", "low-level"];
+  const TITLES = { browser: "Browser", site: "Whole site", view: "Per view", fragment: "Fragment", "low-level": "Low-level" };
+  const SIGNS = { hit: "✓", miss: "✗", mixed: "◐", down: "!", confirmed: "✓", bypass: "↷" };
+  const REASONS = {
+    "never-cache": "the view says never_cache",
+    private: "the response is private",
+    cookie: "the response sets a cookie",
+    method: "only GET and HEAD are kept",
+    streaming: "a stream is not kept",
+    "opted-out": "this page is kept out of it",
+    "not-reached": "answered before the cache was asked",
+    collapsed: "another request was building it",
+  };
+  // Of the rings: a full one is a minute or more.
+  const FULL_RING = 60;
+
+  /* What the headers say ---------------------------------------------------------- */
+
+  /** Text as the instrument meant it, without what could hide or reorder what follows. */
+  function decoded(text) {
+    try {
+      text = decodeURIComponent(text);
+    } catch {
+      // A key that was cut within an escape.
+    }
+    return text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+  }
+
+  /** The metrics of a Server-Timing header, in the form that PerformanceServerTiming has. */
+  function parse(header) {
+    return [...header.matchAll(/([^\s,;="]+)((?:;[^,;"]+(?:"[^"]*")?)*)/g)].map(([, name, rest]) => ({
+      name,
+      duration: Number(/;dur=([\d.]+)/.exec(rest)?.[1] ?? 0),
+      description: /;desc="([^"]*)"/.exec(rest)?.[1] ?? "",
+    }));
+  }
+
+  /** The browser's own copy of this page, without a request to anybody; null without one. */
+  async function copyOfBrowser() {
+    try {
+      return await fetch(location.href, { cache: "only-if-cached", mode: "same-origin" });
+    } catch {
+      return null;
+    }
+  }
+
+  /** {metrics, answer}: those of this response, or null when this browser doesn't tell. */
+  async function read(navigation) {
+    if ("serverTiming" in navigation) {
+      return navigation.serverTiming;
+    }
+    // Firefox tells it to secure pages only. What it keeps of the response is told to all.
+    const copy = await copyOfBrowser();
+    if (!copy) {
+      return null;
+    }
+    const size = (await copy.clone().arrayBuffer()).byteLength;
+    // Of another size it is an older response: this one was not kept.
+    return size === navigation.decodedBodySize ? parse(copy.headers.get("server-timing") ?? "") : null;
+  }
+
+  /** "hit n=2 ttl=19 b=336 at=..." as {word, n, ttl, b, at}. */
+  function fields(description) {
+    const [word, ...pairs] = description.split(" ");
+    const found = { word };
+    for (const pair of pairs) {
+      const [, name, value] = /^(\w+)=(.*)$/.exec(pair) ?? [];
+      if (name) {
+        found[name] = name === "at" ? decoded(value) : Number(value);
+      }
+    }
+    return found;
+  }
+
+  /** One key that was asked for: "hit KEY SOURCE ttl=19 b=202". */
+  function keyOf(metric) {
+    const [word, key = "", source = "-", ...rest] = metric.description.split(" ");
+    const name = decoded(key);
+    return {
+      ...fields([word, ...rest].join(" ")),
+      key: name,
+      fragment: /^template\.cache\.(.*)\.[^.]*$/.exec(name)?.[1],
+      at: source === "-" ? "" : decoded(source),
+      ms: metric.duration,
+    };
+  }
+
+  /** Everything the panel shows, from the navigation, its metrics and how the page came. */
+  function xray(navigation, metrics, restored) {
+    const all = (name) => metrics.filter((metric) => metric.name === name);
+    const one = (name) => metrics.find((metric) => metric.name === name);
+    const [id, born] = (one("req")?.description ?? "@").split("@");
+    const names = [...LEVELS];
+    for (const metric of metrics) {
+      if (/^\S+ n=\d/.test(metric.description) && !names.includes(metric.name)) {
+        names.push(metric.name);
+      }
+    }
+    const whys = Object.fromEntries(all("why").map((metric) => metric.description.split(" ")));
+    const keys = { fragment: all("f").map(keyOf), "low-level": all("l").map(keyOf) };
+    const browser = ringOfBrowser(navigation, restored);
+    const found = {
+      id, names, keys, browser, born: Number(born),
+      app: one("app")?.duration, cost: one("watch")?.duration,
+      dropped: Number(one("dropped")?.description ?? 0),
+      rings: [browser], answered: browser.state === "hit" ? "browser" : "",
+    };
+    for (const name of names) {
+      const ring = ringOf(name, one(name), whys[name], keys[name] ?? [], found.answered);
+      found.rings.push(ring);
+      if (ring.page && ring.state === "hit") {
+        found.answered = name;
+      }
+    }
+    return found;
+  }
+
+  function ringOfBrowser(navigation, restored) {
+    const ring = { name: "browser", keys: [], ms: navigation.responseStart - navigation.requestStart };
+    const { transferSize: sent, encodedBodySize: size } = navigation;
+    if (restored) {
+      return { ...ring, state: "hit", word: "hit", ms: undefined, note: "Back or Forward brought the page from memory. Django was not asked." };
+    }
+    if (sent === 0 && navigation.decodedBodySize > 0) {
+      return { ...ring, state: "hit", word: "hit", ms: undefined, note: "Its own copy. Django was not asked." };
+    }
+    // A 304 counts as 300 bytes, and Chromium calls it a 200 that came from its cache.
+    if (sent > 0 && (sent === 300 || sent < size)) {
+      return { ...ring, state: "confirmed", word: "confirmed", note: "Django said that the browser’s copy is still right (304)." };
+    }
+    return { ...ring, state: "miss", word: "miss", size: sent, note: "Came over the network." };
+  }
+
+  function ringOf(name, metric, why, keys, answered) {
+    const ring = { name, keys, state: "idle" };
+    if (answered) {
+      return { ...ring, keys: [], word: "not reached", note: `${TITLES[answered] ?? answered} answered.`, answered };
+    }
+    if (!metric) {
+      return why && why !== "redis-down"
+        ? { ...ring, state: "bypass", word: "bypass", note: sentence(reason(why)) }
+        : { ...ring, word: "not used", note: "" };
+    }
+    const { word, n, ttl, b, at } = fields(metric.description);
+    const mixed = /^\d+\/\d+$/.test(word);
+    const notes = [];
+    if (word === "down") {
+      notes.push("Redis did not answer.");
+    } else if (why) {
+      notes.push(sentence(reason(why)));
+    } else if (at && word === "miss") {
+      notes.push(b > 0 ? "Kept from now on." : "Not kept.");
+    }
+    if (ttl < -1) {
+      notes.push(`Served ${-ttl} s after its time, while a new one is made.`);
+    }
+    return {
+      ...ring, state: mixed ? "mixed" : word, word: mixed ? `${word} hit` : word, page: at !== undefined,
+      lookups: n, ttl: ttl >= 0 ? ttl : undefined, size: b || undefined, ms: metric.duration, at: at ?? "", note: notes.join(" "),
+    };
+  }
+
+  function reason(why) {
+    const level = /^kept-by-(.*)$/.exec(why)?.[1];
+    const status = /^status-(\d+)$/.exec(why)?.[1];
+    if (level) return `the ${level} level keeps this page`;
+    if (status) return `a page of status ${status} is not kept`;
+    return REASONS[why] ?? decoded(why);
+  }
+
+  const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
+
+  /* Words ------------------------------------------------------------------------- */
+
+  const bytes = (size) => (size < 1000 ? `${size} B` : size < 1e6 ? `${(size / 1000).toFixed(1)} KB` : `${(size / 1e6).toFixed(1)} MB`);
+  const milliseconds = (ms) => `${ms < 10 ? ms.toFixed(2) : Math.round(ms)} ms`;
+
+  function duration(seconds) {
+    if (seconds < 120) return `${seconds} s`;
+    if (seconds < 7200) return `${Math.floor(seconds / 60)} min`;
+    if (seconds < 172800) return `${Math.floor(seconds / 3600)} h`;
+    return `${Math.floor(seconds / 86400)} d`;
+  }
+
+  const left = (seconds) => (seconds > 0 ? `${duration(seconds)} left` : "due");
+  const ago = (seconds) => `${duration(Math.max(0, seconds))} ago`;
+
+  function headline({ answered, rings }) {
+    if (answered === "browser") return "Your browser answered";
+    if (answered) return `${TITLES[answered] ?? answered}: hit`;
+    if (rings.some((ring) => ring.state === "down")) return "Redis is down: Django made this page";
+    if (rings.some((ring) => ring.name !== "browser" && (ring.state === "hit" || ring.state === "mixed"))) {
+      return "Django made this page from kept parts";
+    }
+    return "Django made this page";
+  }
+
+  /* The panel ---------------------------------------------------------------------- */
+
+  /** An element: make("b", {class: "word"}, "text", child, ...). */
+  function make(tag, attributes = {}, ...children) {
+    const element = tag === "svg" || tag === "circle" ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      element.setAttribute(name, value);
+    }
+    element.append(...children.filter((child) => child !== "" && child != null));
+    return element;
+  }
+
+  const memory = {
+    get open() {
+      try {
+        const said = localStorage.getItem("xray");
+        if (said) return said === "open";
+      } catch {
+        // Storage may be forbidden.
+      }
+      // Nobody said anything yet: open where there is room for it.
+      return matchMedia("(min-width: 60rem) and (min-height: 40rem)").matches;
+    },
+    set open(value) {
+      try {
+        localStorage.setItem("xray", value ? "open" : "closed");
+      } catch {
+        // Then it is forgotten.
+      }
+    },
+  };
+
+  let ticks = []; // What changes every second: functions of the current time on the server.
+  let panel = null;
+
+  function draw(found, navigation) {
+    ticks = [];
+    panel?.remove();
+    const received = performance.timeOrigin + navigation.responseStart;
+    // By the server's clock where the server has just said what it reads; with a copy of the
+    // browser's, which may be of yesterday, the two clocks have to agree.
+    const offset = found.answered === "browser" || !found.born ? 0 : found.born * 1000 - received;
+    const now = () => Math.max(found.born || 0, Math.floor((Date.now() + offset) / 1000));
+
+    const facts = [];
+    if (found.answered === "browser") {
+      facts.push("Django was not asked");
+    } else {
+      if (found.app !== undefined) facts.push(`${milliseconds(found.app)} in Django`);
+      if (found.cost !== undefined) facts.push(`${milliseconds(found.cost)} of it for this x-ray`);
+    }
+    const answering = found.rings.find((ring) => ring.name === found.answered);
+    const short = make("span", { class: "xray-short" });
+    if (answering) {
+      ticking(short, answering, found, (text) => (text ? ` · ${text}` : ""));
+    }
+    const toggle = make("button", { type: "button", class: "xray-toggle", "aria-controls": "xray-body" },
+      figure(found),
+      make("span", { class: "xray-title" },
+        make("span", { class: "xray-label" }, "Cache x-ray"),
+        make("b", { class: "xray-headline" }, headline(found), short),
+        make("span", { class: "xray-facts" }, facts.join(" · "))),
+      make("span", { class: "xray-arrow", "aria-hidden": "true" }));
+    const body = make("div", { id: "xray-body", class: "xray-body" },
+      make("ol", { class: "xray-levels" }, ...found.rings.map((ring) => row(ring, found))),
+      make("div", { class: "xray-foot" },
+        codeURL && !(navigation.responseStatus === 404) ? make("a", { class: "xray-code", href: linkToCode(found) }, "Show the code") : null,
+        found.id ? make("span", { class: "xray-id" }, "Request ", make("code", {}, decoded(found.id))) : null));
+    panel = make("aside", { id: "xray", "aria-label": "Cache x-ray" }, toggle, body);
+    // Said once when it changes; the seconds that run down are not.
+    panel.querySelector(".xray-headline").setAttribute("aria-live", "off");
+
+    const show = (open) => {
+      panel.classList.toggle("xray-closed", !open);
+      toggle.setAttribute("aria-expanded", String(open));
+      body.hidden = !open;
+    };
+    toggle.addEventListener("click", () => {
+      memory.open = body.hidden;
+      show(body.hidden);
+    });
+    panel.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && !body.hidden) {
+        memory.open = false;
+        show(false);
+        toggle.focus();
+      }
+    });
+    show(memory.open);
+    markFragments(found);
+    tick(now());
+    document.body.append(panel);
+    makeRoom();
+    clearInterval(draw.timer);
+    draw.timer = setInterval(() => document.hidden || tick(now()), 1000);
+  }
+
+  const tick = (time) => ticks.forEach((change) => change(time));
+
+  /** Let `element` say how much time is left, from second to second. */
+  function ticking(element, { ttl }, { born }, words = (text) => text) {
+    if (ttl === undefined) return element;
+    ticks.push((time) => {
+      element.textContent = words(left(ttl - (time - (born || time))));
+    });
+    return element;
+  }
+
+  /** Five rings, outermost first. The list beside them says the same in words. */
+  function figure(found) {
+    const step = 46 / found.rings.length;
+    const svg = make("svg", { class: "xray-rings", viewBox: "0 0 100 100", "aria-hidden": "true", focusable: "false" });
+    found.rings.forEach((ring, index) => {
+      const circle = { cx: 50, cy: 50, r: (47 - index * step).toFixed(2) };
+      svg.append(make("circle", { ...circle, class: `xray-track xray-is-${ring.state} xray-of-${ring.name}` }));
+      if (["hit", "mixed", "miss", "confirmed"].includes(ring.state) && (ring.state !== "miss" || ring.ttl)) {
+        const arc = make("circle", { ...circle, class: `xray-arc xray-is-${ring.state} xray-of-${ring.name}`, pathLength: 100, transform: "rotate(-90 50 50)", "stroke-dasharray": "100 100" });
+        if (ring.ttl !== undefined) {
+          ticks.push((time) => {
+            const part = Math.max(0, Math.min(1, (ring.ttl - (time - (found.born || time))) / FULL_RING));
+            arc.setAttribute("stroke-dasharray", `${(part * 100).toFixed(1)} 100`);
+          });
+        }
+        svg.append(arc);
+      }
+    });
+    return svg;
+  }
+
+  const word = (state, text) => make("b", { class: `xray-word xray-is-${state}` },
+    SIGNS[state] ? make("span", { "aria-hidden": "true" }, SIGNS[state]) : "", text);
+
+  function row(ring, found) {
+    const numbers = make("span", { class: "xray-numbers" });
+    numbers.append(...[
+      ring.ttl === undefined ? null : ticking(make("span"), ring, found),
+      ring.size === undefined ? null : make("span", {}, bytes(ring.size)),
+      ring.ms === undefined ? null : make("span", {}, milliseconds(ring.ms)),
+    ].filter(Boolean));
+    const item = make("li", { class: `xray-level xray-of-${ring.name}`, "data-level": ring.name, "data-state": ring.state },
+      make("span", { class: "xray-name" }, TITLES[ring.name] ?? ring.name), word(ring.state, ring.word), numbers);
+    const sources = [...new Set(ring.keys.map((key) => key.at).filter(Boolean))];
+    const source = ring.at || (ring.keys.length === 1 ? sources[0] : "");
+    const only = ring.keys.length === 1 ? ring.keys[0] : null;
+    const parts = [
+      only ? make("span", { class: "xray-key" }, only.fragment ?? only.key) : null,
+      ring.note || null,
+      source ? make("code", {}, source) : null,
+    ].filter(Boolean);
+    if (parts.length) item.append(make("span", { class: "xray-note" }, ...parts.flatMap((part) => [" ", part]).slice(1)));
+    if (ring.name === "browser") {
+      if (ring.state === "hit") {
+        item.append(ageOfCopy(ring, found), askAgain());
+      }
+    } else if (ring.keys.length > 1 || (found.dropped && ring.lookups > 1)) {
+      item.append(listOfKeys(ring, found));
+    }
+    return item;
+  }
+
+  /** When the browser's copy was made, and, as soon as that is read, how long it may be used. */
+  function ageOfCopy(ring, found) {
+    const age = make("span", { class: "xray-note" });
+    let kept = "";
+    ticks.push((time) => {
+      const parts = found.born ? [`Answered by Django ${ago(time - found.born)}`] : [];
+      if (kept !== "") parts.push(kept(time));
+      age.textContent = parts.length ? `${parts.join(", ")}.` : "";
+    });
+    copyOfBrowser().then((copy) => {
+      const control = copy?.headers.get("cache-control") ?? "";
+      const lifetime = Number(/max-age=(\d+)/.exec(control)?.[1]) - Number(copy?.headers.get("age") ?? 0);
+      if (lifetime > 0 && found.born) {
+        kept = (time) => {
+          const rest = lifetime - (time - found.born);
+          return rest > 0 ? `${duration(rest)} left` : "its time is over";
+        };
+        tick(Math.floor(Date.now() / 1000));
+      }
+    });
+    return age;
+  }
+
+  function askAgain() {
+    const button = make("button", { type: "button", class: "xray-again" }, "Ask Django again");
+    button.addEventListener("click", () => location.reload());
+    return button;
+  }
+
+  function listOfKeys(ring, found) {
+    const list = make("ul", { class: "xray-keys" });
+    // Keys that one line asked for, with the same answer, are one entry.
+    const groups = grouped(ring.keys, (key) => `${key.word} ${key.at} ${key.fragment ?? ""}`);
+    for (const [key, ...others] of groups.values()) {
+      const rest = make("span", { class: "xray-numbers" });
+      if (key.ttl !== undefined) rest.append(ticking(make("span"), key, found));
+      if (key.b) rest.append(make("span", {}, bytes(key.b)));
+      list.append(make("li", {}, word(key.word, key.word), " ", 
+        make("span", {}, make("span", { class: "xray-key" }, key.fragment ?? key.key), others.length ? ` and ${others.length} more` : ""), rest,
+        key.at ? make("code", {}, key.at) : null));
+    }
+    const missing = (ring.lookups ?? 0) - ring.keys.length;
+    if (found.dropped && missing > 0) {
+      list.append(make("li", {}, `${missing} more, for which the header had no room`));
+    }
+    const keys = ring.name === "fragment" ? "fragments" : "keys";
+    return make("details", { class: "xray-details" }, make("summary", {}, `${ring.lookups ?? ring.keys.length} ${keys}`), list);
+  }
+
+  /** The code viewer, with each line that asked and what it got. */
+  function linkToCode(found) {
+    const query = new URLSearchParams({ path: location.pathname });
+    if (found.answered) query.set("answered", found.answered);
+    for (const ring of found.rings) {
+      const asked = ring.page ? [{ word: ring.state, at: ring.at }] : ring.keys;
+      for (const { word: got, at } of ring.name === "browser" ? [] : asked) {
+        if (at) query.append(got, at);
+      }
+    }
+    return `${codeURL}?${query}`;
+  }
+
+  /* Fragments: [data-fragment="its name"][data-rendered="Unix time"] ------------------ */
+
+  function markFragments(found) {
+    document.querySelectorAll(".xray-tag").forEach((tag) => tag.remove());
+    const asked = grouped(found.keys.fragment, (key) => key.fragment);
+    for (const element of document.querySelectorAll("[data-fragment][data-rendered]")) {
+      const key = found.answered ? null : asked.get(element.dataset.fragment)?.shift();
+      const outer = element.parentElement.closest("[data-fragment]");
+      let state = key?.word ?? "unknown";
+      let says = { hit: "hit", miss: "miss", down: "Redis down" }[state];
+      if (found.answered) {
+        state = "frozen";
+        says = `frozen inside the ${found.answered}’s copy`;
+      } else if (!key && outer) {
+        state = "frozen";
+        says = `frozen inside ${outer.dataset.fragment}`;
+      }
+      if (!says) {
+        state = "unknown";
+        says = "not told";
+      }
+      element.dataset.xray = state;
+      const age = make("span");
+      const rendered = Number(element.dataset.rendered);
+      if (rendered) {
+        ticks.push((time) => {
+          age.textContent = ` ${ago(time - rendered)}`;
+        });
+      }
+      const tag = make("p", { class: "xray-tag" }, make("b", {}, SIGNS[state] ? make("span", { "aria-hidden": "true" }, `${SIGNS[state]} `) : "", says),
+        rendered ? make("span", {}, " · ", make("span", { class: "xray-wide" }, "rendered"), age) : null);
+      element.append(tag);
+    }
+  }
+
+  function grouped(keys, by) {
+    const groups = new Map();
+    for (const key of keys) groups.set(by(key), [...(groups.get(by(key)) ?? []), key]);
+    return groups;
+  }
+
+  /* Room for it: the page can be scrolled clear of the panel, and so can what has the focus. */
+
+  const observer = new ResizeObserver(makeRoom);
+
+  function makeRoom() {
+    observer.disconnect();
+    observer.observe(panel);
+    document.documentElement.classList.add("xray-drawn");
+    document.documentElement.style.setProperty("--xray-height", `${Math.ceil(panel.getBoundingClientRect().height)}px`);
+  }
+
+  /** Where nothing can be read, say what to do. */
+  function drawHint() {
+    panel = make("aside", { id: "xray", class: "xray-hint", "aria-label": "Cache x-ray" },
+      make("p", {}, make("b", {}, "Cache x-ray: "),
+        isSecureContext
+          ? "this browser doesn’t let a page read its Server-Timing header. Any current browser does."
+          : "over plain http this browser hides the Server-Timing header from the page. Open the site as http://localhost or by https, or read the headers with curl -I."));
+    document.body.append(panel);
+    makeRoom();
+  }
+
+  async function start(restored) {
+    const [navigation] = performance.getEntriesByType("navigation");
+    const metrics = navigation ? await read(navigation) : null;
+    if (metrics === null) {
+      if (!panel) drawHint();
+    } else if (metrics.some((metric) => metric.name === "req")) {
+      draw(xray(navigation, metrics, restored), navigation);
+    }
+  }
+
+  // Before the first paint where that is possible: then nothing jumps. The sizes are known as
+  // soon as the response has ended.
+  const [navigation] = performance.getEntriesByType("navigation");
+  if (navigation?.responseEnd > 0) {
+    start(false);
+  } else {
+    addEventListener("load", () => setTimeout(start, 0, false), { once: true });
+  }
+  // From the back/forward cache, where the page has slept with its panel.
+  addEventListener("pageshow", (event) => event.persisted && start(true));
+})();

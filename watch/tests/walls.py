@@ -1,0 +1,199 @@
+"""What the tests of the wall share: the small project with the wall, also as gunicorn serves it."""
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from http.client import HTTPConnection
+from pathlib import Path
+from unittest import skipUnless
+
+from django.conf import settings
+from django.test import override_settings
+from redis import Redis
+
+from watch.feed import connect
+from watch.listener import listener, lock_key, viewers_key
+from watch.tests import MIDDLEWARE, TEMPLATES, WatchTestCase
+
+ONLY_SELF = "watch.tests.server.only_self"
+LOADERS = [
+    ("django.template.loaders.locmem.Loader", TEMPLATES),
+    "django.template.loaders.app_directories.Loader",
+]
+NEEDED = "Egxe"  # of notify-keyspace-events
+
+needs_gunicorn = skipUnless(importlib.util.find_spec("gunicorn"), "gunicorn is not installed")
+
+
+class WallTestCase(WatchTestCase):
+    """The small project, its wall, and a Redis that tells of its keys."""
+
+    lab = True
+
+    def setUp(self):
+        super().setUp()
+        more = override_settings(
+            INSTALLED_APPS=["watch", "django.contrib.staticfiles"],
+            LAB=self.lab,
+            ROOT_URLCONF="watch.tests.wall_urls",
+            TEMPLATES=[
+                {
+                    "BACKEND": "django.template.backends.django.DjangoTemplates",
+                    "OPTIONS": {"loaders": LOADERS},
+                }
+            ],
+        )
+        more.enable()
+        self.addCleanup(more.disable)
+        self.addCleanup(self.forget_wall)
+        self.tell_keyspace_events()
+
+    def tell_keyspace_events(self, flags=NEEDED):
+        """Let Redis tell what happens to its keys, or not, until the end of the test."""
+        redis = self.redis("low-level")
+        before = redis.config_get("notify-keyspace-events")["notify-keyspace-events"]
+        redis.config_set("notify-keyspace-events", flags)
+        self.addCleanup(redis.config_set, "notify-keyspace-events", before)
+
+    def forget_wall(self):
+        """End the listener of this process, and delete what the wall left in Redis."""
+        listener.stop()
+        connect().delete(lock_key(), viewers_key())
+
+    def publish(self, *events):
+        """Put events into the stream, in one go, and return their IDs."""
+        pipeline = connect().pipeline(transaction=False)
+        for event in events:
+            text = event if isinstance(event, (str, bytes)) else json.dumps(event)
+            pipeline.xadd(self.name, {"e": text})
+        return [number.decode() for number in pipeline.execute()]
+
+    def serve(self, workers=2):
+        """Return a Gunicorn that serves this project until the end of the test."""
+        server = Gunicorn(workers)
+        self.addCleanup(server.stop)
+        server.wait()
+        return server
+
+    def holder(self):
+        """Return what the process that listens says of itself, or None."""
+        return json.loads(connect().get(lock_key()) or "null")
+
+
+def a_request(path="/", level="site", word="hit", us=1500, **more):
+    """Return an event as the middleware makes it."""
+    hits, misses = int(word == "hit"), int(word == "miss")
+    answer = {"level": level, "word": word, "hits": hits, "misses": misses, "failed": 0}
+    answer |= {"us": 200, "bytes": 1000, "ttl": 60_000, "stored": misses}
+    event = {"kind": "request", "id": uuid.uuid4().hex[:8], "at": round(time.time(), 3)}
+    event |= {"worker": "test:1", "method": "GET", "path": path, "status": 200, "us": us}
+    event |= {"watch_us": 100, "cache_status": "", "levels": [answer], "ops": [], "left_out": 0}
+    return event | more
+
+
+class Gunicorn:
+    """The current settings, served by workers with four threads each."""
+
+    def __init__(self, workers=2):
+        self.folder = tempfile.TemporaryDirectory()
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.port = listening.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        names = "CACHES CACHE_MIDDLEWARE_ALIAS CACHE_MIDDLEWARE_SECONDS CACHE_MIDDLEWARE_KEY_PREFIX"
+        names += " INSTALLED_APPS LAB ROOT_URLCONF SECRET_KEY STATIC_URL TEMPLATES WATCH"
+        given = {name: getattr(settings, name) for name in names.split()}
+        given |= {"ALLOWED_HOSTS": ["127.0.0.1"], "MIDDLEWARE": [ONLY_SELF, *MIDDLEWARE]}
+        # SSE must not be held up by what the project under test has in its own configuration.
+        config = Path(self.folder.name, "empty.py")
+        config.touch()
+        self.log = Path(self.folder.name, "log").open("w+b")
+        with listening:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "gunicorn", "watch.tests.server:application()"),
+                    *("--bind", f"fd://{listening.fileno()}", "--workers", str(workers)),
+                    *("--worker-class", "gthread", "--threads", "4", "--config", str(config)),
+                    *("--graceful-timeout", "1", "--log-level", "warning", "--no-control-socket"),
+                ],
+                cwd=Path(__file__).resolve().parents[2],
+                env=os.environ | {"WATCH_TEST_SETTINGS": json.dumps(given)},
+                pass_fds=[listening.fileno()],
+                stdout=self.log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait(self, seconds=20):
+        """Return when it answers."""
+        deadline = time.monotonic() + seconds
+        while self.get("/watch/events")[0] != 200:
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                self.log.seek(0)
+                raise AssertionError(f"gunicorn does not start: {self.log.read().decode()}")
+            time.sleep(0.05)
+
+    def get(self, path, **headers):
+        """Return (status, headers, body) over a connection of its own."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+        except OSError:
+            return 0, {}, b""
+        finally:
+            connection.close()
+
+    def json(self, path):
+        """Return the JSON at `path`."""
+        return json.loads(self.get(path)[2] or "{}")
+
+    def stop(self):
+        """End it: its workers too, and those that a test has stopped."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.log.close()
+        self.folder.cleanup()
+
+
+class Listening:
+    """A wall: a stream that is read line by line."""
+
+    def __init__(self, server, path="/watch/stream", **headers):
+        self.connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+        self.connection.request("GET", path, headers=headers)
+        self.response = self.connection.getresponse()
+        self.status = self.response.status
+
+    def events(self):
+        """Yield (ID, event)."""
+        number = None
+        while line := self.response.readline():
+            name, _, value = line.decode().rstrip("\n").partition(": ")
+            if name == "id":
+                number = value
+            elif name == "data":
+                yield number, json.loads(value)
+
+    def close(self):
+        """Do what closing the tab does."""
+        self.response.close()
+        self.connection.close()
+
+
+def pid_of(worker):
+    """Return the process ID in the name of a worker."""
+    return int(worker.rpartition(":")[2])
+
+
+def client_of(url):
+    """Return a plain client for a URL."""
+    return Redis.from_url(url)
