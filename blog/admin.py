@@ -18,7 +18,6 @@ class PostAdmin(admin.ModelAdmin):
     search_fields = ["title", "summary", "body"]
     prepopulated_fields = {"slug": ["title"]}
     filter_horizontal = ["tags"]
-    date_hierarchy = "published_at"
 
 
 @admin.register(Comment)
@@ -26,4 +25,3 @@ class CommentAdmin(admin.ModelAdmin):
     list_display = ["author", "post", "created_at"]
     search_fields = ["author", "body"]
     autocomplete_fields = ["post"]
-    date_hierarchy = "created_at"

@@ -22,18 +22,18 @@ from mysite.caches.invalidation import invalidate
 POST_TIMEOUT = 5 * 60  # What nobody invalidates, such as a new template, is seen in 5 minutes.
 
 # Fragments. Their timeouts stand in templates/blog/archive.html, as {% cache %} wants it.
-# Those named here are dropped by their key; the other ones have a key that changes.
-ARCHIVE_FRAGMENT_KEYS = [
-    make_template_fragment_key("archive_months"),
-    make_template_fragment_key("archive_discussed", [False]),
-    make_template_fragment_key("archive_discussed", [True]),
+# These are dropped by their key; archive_month has one that changes.
+MONTHS_KEY = make_template_fragment_key("archive_months")
+DISCUSSED_KEYS = [
+    make_template_fragment_key("archive_discussed", [staff]) for staff in (False, True)
 ]
 
 # Low-level
 SEARCH_GENERATION_KEY = "search:generation"
-SEARCH_GENERATION_TIMEOUT = 24 * 60 * 60  # Expired, it is new: all of search is a miss, once.
+COMMENTS_GENERATION_KEY = "comments:generation"
+GENERATION_TIMEOUT = 60 * 60  # What nobody invalidates is an hour old at most.
 SEARCH_INDEX_KEY = "search:index"
-SEARCH_INDEX_TIMEOUT = 60 * 60  # Costly to build, and a new generation makes it unreachable.
+SEARCH_INDEX_TIMEOUT = 10 * 60  # Since it was last used: see touch() in search.py.
 SEARCH_RESULTS_TIMEOUT = 10 * 60
 SEARCH_COUNT_TIMEOUT = 60 * 60
 COMMENTS_TIMEOUT = 60 * 60
@@ -45,16 +45,24 @@ COMMENT_LIMIT = 5  # Comments that one address may write in COMMENT_LIMIT_TIMEOU
 COMMENT_LIMIT_TIMEOUT = 60
 
 
-def search_generation():
-    """Return the version under which everything about search is cached."""
-    return cache.get_or_set(SEARCH_GENERATION_KEY, time.time_ns, SEARCH_GENERATION_TIMEOUT)
+# What a changed post, and what a new comment drops besides pages.
+COMMENT_KEYS = {"template_fragments": DISCUSSED_KEYS, "default": [COMMENTS_GENERATION_KEY]}
+POST_KEYS = {
+    "template_fragments": [MONTHS_KEY, *DISCUSSED_KEYS],
+    "default": [SEARCH_GENERATION_KEY, COMMENTS_GENERATION_KEY],
+}
+
+
+def version(generation_key):
+    """Return the version under which a group of values is cached. Deleted, it is a new one."""
+    return cache.get_or_set(generation_key, time.time_ns, GENERATION_TIMEOUT)
 
 
 # Which level keeps which page, and the generation it belongs to. Any other page is kept
 # by no page level.
 PAGES = [
-    (re.compile(r"/posts/(?P<slug>[-\w]+)/"), "view", "post:{slug}"),
-    (re.compile(r"/tags/(?P<slug>[-\w]+)/"), "site", "tag:{slug}"),
+    (re.compile(r"/posts/(?P<slug>[-\w]{1,80})/"), "view", "post:{slug}"),
+    (re.compile(r"/tags/(?P<slug>[-\w]{1,80})/"), "site", "tag:{slug}"),
     (re.compile(r"/|/about/|/feed/|/sitemap\.xml"), "site", "posts"),
 ]
 
@@ -77,21 +85,15 @@ def shown_on(posts):
     return pages - {("site", "tag:None")}  # What the join gives for a post without tags.
 
 
-def drop_after_commit(pages):
+def drop_after_commit(pages, keys=POST_KEYS):
     """
-    Drop these (alias, generation) pairs and every value that shows posts.
+    Drop these (alias, generation) pairs and `keys`, a list for each alias.
 
     After COMMIT: any earlier, a concurrent reader fills the cache from the old row. A
-    change that is rolled back drops nothing.
+    change that is rolled back drops nothing. What it costs grows with `pages`, not with
+    what Redis holds. When Redis is away, it is done before anybody reads from it again.
     """
-    transaction.on_commit(partial(drop, pages))
-
-
-def drop(pages):
-    """Drop them now. What it costs grows with `pages`, not with what Redis holds."""
-    keys = {"template_fragments": ARCHIVE_FRAGMENT_KEYS, "default": [SEARCH_GENERATION_KEY]}
-    # Also when Redis is away: then it is done before anybody reads from Redis again.
-    invalidate(pages, keys)
+    transaction.on_commit(partial(invalidate, pages, keys))
 
 
 def before_save(sender, instance, **kwargs):
@@ -100,12 +102,14 @@ def before_save(sender, instance, **kwargs):
 
 
 def after_save(sender, instance, **kwargs):
-    shown = shown_on(sender.objects.filter(pk=instance.pk).post_pks())
-    drop_after_commit(instance.shown_before | shown)
+    rows = sender.objects.filter(pk=instance.pk)
+    drop_after_commit(instance.shown_before | shown_on(rows.post_pks()), rows.cached_keys)
 
 
-def before_delete(sender, instance, **kwargs):
-    drop_after_commit(shown_on(sender.objects.filter(pk=instance.pk).post_pks()))
+def before_delete(sender, instance, origin, **kwargs):
+    if getattr(origin, "model", type(origin)) is sender:  # Not a comment that goes with its post.
+        rows = sender.objects.filter(pk=instance.pk)
+        drop_after_commit(shown_on(rows.post_pks()), rows.cached_keys)
 
 
 def tags_changed(instance, reverse, pk_set, **kwargs):

@@ -2,7 +2,7 @@
 
 import re
 
-from django.contrib.sitemaps import Sitemap
+from django.contrib.sitemaps import GenericSitemap, Sitemap
 from django.contrib.syndication.views import Feed
 from django.urls import reverse
 from django.utils.feedgenerator import Atom1Feed
@@ -42,19 +42,6 @@ class LatestPosts(Feed):
         return [xml_text(tag.name) for tag in item.tags.all()]
 
 
-class PostSitemap(Sitemap):
-    def items(self):
-        return Post.objects.published()
-
-    def lastmod(self, item):
-        return item.updated_at
-
-
-class TagSitemap(Sitemap):
-    def items(self):
-        return Tag.objects.in_use()
-
-
 class PageSitemap(Sitemap):
     def items(self):
         return ["home", "archive", "about"]
@@ -63,4 +50,8 @@ class PageSitemap(Sitemap):
         return reverse(item)
 
 
-SITEMAPS = {"posts": PostSitemap, "tags": TagSitemap, "pages": PageSitemap}
+SITEMAPS = {
+    "posts": GenericSitemap({"queryset": Post.objects.published(), "date_field": "updated_at"}),
+    "tags": GenericSitemap({"queryset": Tag.objects.in_use()}),
+    "pages": PageSitemap,
+}

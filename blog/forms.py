@@ -9,9 +9,9 @@ from django.conf import settings
 from blog import caching
 from blog.models import Comment
 from blog.search import count_up
+from mysite.http import visitor_address
 
-NAME_COOKIE = "visitor"
-NAME_COOKIE_AGE = 30 * 24 * 60 * 60
+NAME_COOKIE, NAME_COOKIE_AGE = "visitor", 30 * 24 * 60 * 60
 
 
 class CommentForm(forms.ModelForm):
@@ -46,8 +46,8 @@ class CommentForm(forms.ModelForm):
 
     def too_fast(self):
         address = hashlib.sha256(visitor_address(self.request).encode()).hexdigest()[:32]
-        written = count_up(f"comments:by:{address}", caching.COMMENT_LIMIT_TIMEOUT)
-        return written > caching.COMMENT_LIMIT
+        key = f"comments:by:{address}"
+        return count_up(key, caching.COMMENT_LIMIT_TIMEOUT) > caching.COMMENT_LIMIT
 
     def remember(self, response):
         """Let the visitor's browser keep the name, for the next form and the archive's greeting."""
@@ -64,10 +64,3 @@ class CommentForm(forms.ModelForm):
 def visitor_name(request):
     """Return the name that the visitor last commented under, or an empty string."""
     return unquote(request.get_signed_cookie(NAME_COOKIE, "", max_age=NAME_COOKIE_AGE))
-
-
-def visitor_address(request):
-    """Return the visitor's address. X-Forwarded-For counts behind a proxy of ours alone."""
-    forwarded = request.headers.get("X-Forwarded-For", "") if settings.TRUST_PROXY else ""
-    # The last one is what our proxy saw. Those before it are what the visitor wrote.
-    return forwarded.rpartition(",")[2].strip() or request.META["REMOTE_ADDR"]

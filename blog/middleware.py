@@ -8,21 +8,21 @@ from django.utils.cache import patch_cache_control
 
 from blog import caching
 from mysite.caches.pages import page
+from mysite.http import is_host_of_ours
 
 
 class PageMiddleware:
     """
     Stands above UpdateCacheMiddleware.
 
-    1. One page, one entry. The key of a page hashes its whole URL, so `?utm_source=...`
-       would make a new entry a campaign and `?x=1`, `?x=2` as many as anybody likes. Of
-       the parameters only `page` reaches the cache and the view.
+    1. One page, one entry. Its key hashes the whole URL, so `?utm_source=...` would make a
+       new entry a campaign, and `?x=1`, `?x=2` or `Host: localhost:1` as many as anybody
+       likes. Only `page` reaches the cache and the view, and only hosts of ours are kept.
     2. The page's generation, by which it is dropped.
-    3. What the browser may do with its own copy. `max-age` is for pages that no edit and
-       no comment changes. The others are sent with `no-cache`: the browser keeps them,
-       asks each time whether they are still right, and gets a 304 without a body if so.
-       Whoever comments or edits sees the new page on the next click. The entry in Redis
-       keeps its max-age, because UpdateCacheMiddleware has stored it before this.
+    3. What the browser may do with its own copy. `max-age` is for pages on which nobody
+       waits for a change. The others get `no-cache`: the browser keeps them, asks each time
+       whether they are still right, and gets a 304 without a body if so. Whoever comments
+       or edits sees the new page on the next click. The entry in Redis keeps its max-age.
     """
 
     PAGINATED = re.compile(r"/$|/tags/")
@@ -40,12 +40,13 @@ class PageMiddleware:
             number = QueryDict(request.META["QUERY_STRING"]).get("page", "1")
             matters = number != "1" and self.PAGINATED.match(request.path_info)
             request.META["QUERY_STRING"] = urlencode({"page": number}) if matters else ""
-        # Public pages answer nobody in particular. Left in, each value of this header
-        # would be an entry of its own.
+        # Public pages answer nobody in particular: each value would be one more entry.
         request.META.pop("HTTP_AUTHORIZATION", None)
-        with page(*kept):
+        with page(*(kept if is_host_of_ours(request) else (None, None))):
             response = self.get_response(request)
-        if response.status_code == 200 and request.path_info not in self.BROWSER_MAY_KEEP:
+        opted_out = "private" in response.get("Cache-Control", "")  # So does never_cache().
+        may_keep = opted_out or request.path_info in self.BROWSER_MAY_KEEP
+        if response.status_code == 200 and not may_keep:
             # With a date alone, nobody would hear that the newest post was deleted.
             del response["Cache-Control"], response["Expires"], response["Last-Modified"]
             patch_cache_control(response, no_cache=True)

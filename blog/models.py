@@ -1,4 +1,7 @@
-"""Posts, their tags and their comments. Every way to change them invalidates the caches."""
+"""
+Posts, tags and comments. Changing them through these classes invalidates the caches; raw
+SQL, and writing to the table between posts and tags, does not.
+"""
 
 from datetime import UTC, datetime
 
@@ -14,13 +17,10 @@ from blog.content import rendering
 
 
 class InvalidatingQuerySet(models.QuerySet):
-    """
-    update(), bulk_update() and bulk_create() send no signals, so they invalidate here.
-
-    Docs: https://docs.djangoproject.com/en/5.2/ref/models/querysets/#update
-    """
+    """update(), bulk_update() and bulk_create() send no signals, so they invalidate here."""
 
     post_field = "pk"  # The way from a row to the posts that show it.
+    cached_keys = caching.POST_KEYS
     natural_key = "slug"  # What finds a row again that bulk_create() gave no primary key.
 
     def post_pks(self):
@@ -33,20 +33,31 @@ class InvalidatingQuerySet(models.QuerySet):
         rows = self.model.objects.filter(pk__in=list(self.values_list("pk", flat=True)))
         before = caching.shown_on(rows.post_pks())
         updated = super().update(**kwargs)
-        caching.drop_after_commit(before | caching.shown_on(rows.post_pks()))
+        caching.drop_after_commit(before | caching.shown_on(rows.post_pks()), self.cached_keys)
         return updated
 
     update.alters_data = True
 
     @transaction.atomic
     def bulk_create(self, objs, *args, **kwargs):
-        """Create and invalidate."""
         objs = super().bulk_create(objs, *args, **kwargs)
         keys = {f"{self.natural_key}__in": [getattr(row, self.natural_key) for row in objs]}
-        caching.drop_after_commit(caching.shown_on(self.model.objects.filter(**keys).post_pks()))
+        posts = self.model.objects.filter(**keys).post_pks()
+        caching.drop_after_commit(caching.shown_on(posts), self.cached_keys)
         return objs
 
     bulk_create.alters_data = True
+
+
+class InvalidatingModel(models.Model):
+    """A model whose signals invalidate: see connect() in caching.py."""
+
+    class Meta:
+        abstract = True
+
+    @transaction.atomic  # With what the signals read: another save can't come in between.
+    def save(self, *args, **kwargs):
+        super().save(*args, **kwargs)
 
 
 class TagQuerySet(InvalidatingQuerySet):
@@ -56,7 +67,7 @@ class TagQuerySet(InvalidatingQuerySet):
         return self.filter(posts__published_at__isnull=False).distinct()
 
 
-class Tag(models.Model):
+class Tag(InvalidatingModel):
     name = models.CharField(max_length=40, unique=True)
     slug = models.SlugField(max_length=40, unique=True)
 
@@ -114,7 +125,7 @@ class PostQuerySet(InvalidatingQuerySet):
         return self.annotate(comment_count=Count("comments")).order_by("-comment_count", "-pk")[:5]
 
 
-class Post(models.Model):
+class Post(InvalidatingModel):
     title = models.CharField(max_length=120)
     slug = models.SlugField(max_length=80, unique=True)
     summary = models.CharField(max_length=200)
@@ -134,6 +145,12 @@ class Post(models.Model):
 
     def __str__(self):
         return self.title
+
+    def save(self, *args, update_fields=None, **kwargs):
+        """Save, and always with updated_at: the archive's key is made of it."""
+        if update_fields:
+            update_fields = {"updated_at", *update_fields}
+        super().save(*args, update_fields=update_fields, **kwargs)
 
     def get_absolute_url(self):
         return reverse("post", args=[self.slug])
@@ -155,6 +172,11 @@ class Post(models.Model):
 
 class CommentQuerySet(InvalidatingQuerySet):
     post_field = natural_key = "post"
+    cached_keys = caching.COMMENT_KEYS
+
+    def latest(self, number):
+        """Return the `number` latest comments, oldest first."""
+        return list(self.order_by("-created_at", "-pk")[:number])[::-1]
 
     def recent(self):
         """Return the five latest comments on published posts."""
@@ -162,7 +184,7 @@ class CommentQuerySet(InvalidatingQuerySet):
         return published.order_by("-created_at", "-pk")[:5]
 
 
-class Comment(models.Model):
+class Comment(InvalidatingModel):
     post = models.ForeignKey(Post, on_delete=models.CASCADE, related_name="comments")
     author = models.CharField("your name", max_length=60)
     body = models.TextField("comment", max_length=4000, help_text="Plain text, up to 4,000 signs.")

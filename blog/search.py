@@ -2,7 +2,8 @@
 Full-text search over all posts, cached through the low-level API.
 
 Scores are TF-IDF: a word counts for more the oftener a post has it and the fewer posts
-have it. See https://nlp.stanford.edu/IR-book/html/htmledition/tf-idf-weighting-1.html
+have it. The index of a blog of some 1,500 posts fits into one cached value; a larger one
+wants a search engine. See https://nlp.stanford.edu/IR-book/html/htmledition/tf-idf-weighting-1.html
 """
 
 import hashlib
@@ -73,10 +74,9 @@ def search(query):
     """Return what the search page shows for `query`."""
     terms = sorted(set(words(query)))[:MAX_WORDS]
     digest = hashlib.sha256(" ".join(terms).encode()).hexdigest()[:32]
-    version = caching.search_generation()
-    answer, kept = find(terms, f"search:results:{digest}", version)
+    answer, kept = find(terms, f"search:results:{digest}")
     answer = answer or {"results": [], "related": []}
-    counts = comment_counts([card["pk"] for card in answer["results"]], version)
+    counts = comment_counts([card["pk"] for card in answer["results"]])
     return {
         "results": [card | {"comments": counts[card["pk"]]} for card in answer["results"]],
         "related": answer["related"],
@@ -85,18 +85,19 @@ def search(query):
     }
 
 
-def find(terms, key, version):
+def find(terms, key):
     """Return ({"results": [...], "related": [...]} or None, whether it is kept in the cache)."""
+    version = caching.version(caching.SEARCH_GENERATION_KEY)
     # `if answer:` would take a stored None for a miss, and search again each time.
     answer = cache.get(key, MISS, version=version)
     if answer is not MISS:
-        # Somebody wants it: it has its whole timeout again.
-        cache.touch(key, caching.SEARCH_RESULTS_TIMEOUT, version=version)
         return answer, True
 
     index = cache.get_or_set(
         caching.SEARCH_INDEX_KEY, build_index, caching.SEARCH_INDEX_TIMEOUT, version=version
     )
+    # Somebody needs it: it has its whole timeout again.
+    cache.touch(caching.SEARCH_INDEX_KEY, caching.SEARCH_INDEX_TIMEOUT, version=version)
     answer = None
     if found := best(index, dict.fromkeys(terms, 1), MAX_RESULTS):
         first, _ = found[0]
@@ -110,8 +111,9 @@ def find(terms, key, version):
     return answer, kept
 
 
-def comment_counts(pks, version):
+def comment_counts(pks):
     """Return {pk: comments}: one round trip for all posts, one query for what is missing."""
+    version = caching.version(caching.COMMENTS_GENERATION_KEY)
     keys = {f"comments:{pk}": pk for pk in pks}
     counts = {keys[key]: value for key, value in cache.get_many(keys, version=version).items()}
     if missing := set(pks) - set(counts):
@@ -125,9 +127,8 @@ def comment_counts(pks, version):
 def count_up(key, timeout):
     """
     Add one to the counter at `key` and return its value; 0 when Redis is away.
-
-    incr() is one command in Redis, so no two processes count the same number. It refuses
-    a key that is not there: add() makes it, and does nothing when it is there already.
+    incr() is one step in Redis, so no two processes count the same number. It refuses a key
+    that is not there: add() makes it, and does nothing when it is there already.
     """
     cache.add(key, 0, timeout)
     try:

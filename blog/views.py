@@ -5,7 +5,6 @@ The four cache levels, a view each, from the coarsest to the finest.
     per view     post               one decorator
     fragment     archive            {% cache %} in templates/blog/archive.html
     low-level    search             the calls in blog/search.py
-
 Each value's key, timeout and invalidation stand in blog/caching.py.
 """
 
@@ -13,16 +12,19 @@ import re
 from datetime import date
 
 from django.core.paginator import Paginator
+from django.db import IntegrityError
 from django.http import Http404
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import cache_page, never_cache
-from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods, require_safe
 
 from blog import caching
 from blog import search as search_engine
 from blog.forms import CommentForm, visitor_name
 from blog.models import Comment, Post, Tag
+
+COMMENTS_SHOWN = 200  # The latest. Without a limit, anybody could make a page too large to keep.
 
 
 def read_only(view):
@@ -32,11 +34,10 @@ def read_only(view):
 
 def page_or_404(request, posts):
     """Return the page of `posts` that `?page=` asks for. There is no page 01, +1 or last."""
-    number = request.GET.get("page", "1")
-    paginator = Paginator(posts, 10)
-    if not re.fullmatch("[1-9][0-9]{0,5}", number) or int(number) > paginator.num_pages:
-        raise Http404(f"There is no page {number[:20]!r}.")
-    return paginator.page(number)
+    number, paginator = request.GET.get("page", "1"), Paginator(posts, 10)
+    if re.fullmatch("[1-9][0-9]{0,5}", number) and int(number) <= paginator.num_pages:
+        return paginator.page(number)
+    raise Http404(f"There is no page {number[:20]!r}.")
 
 
 # Whole site -----------------------------------------------------------------------
@@ -46,7 +47,6 @@ def page_or_404(request, posts):
 def home(request):
     """
     Whole site: the middleware keeps what this returns. There is nothing to do here.
-
     It fits a page that is the same for everybody and asks for neither session nor user.
     Try it: curl -sI http://127.0.0.1:8000/ twice, and look for Age.
     Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#the-per-site-cache
@@ -79,16 +79,14 @@ def about(request):
 def post(request, slug):
     """
     Per view: one decorator, this view's own timeout, its own Redis database.
-
-    It fits a page that costs more than the others and changes at other times. The comment
-    form has a page of its own: a form in a cached page gives one visitor's CSRF token to all.
+    It fits a page that costs more than the others and changes at other times. Comments have a
+    page of their own: a form in a cached page gives one visitor's CSRF token to all.
     Try it: redis-cli -n 2 --scan
     Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#the-per-view-cache
     """
     chosen = get_object_or_404(Post.objects.published().prefetch_related("tags"), slug=slug)
-    return render(
-        request, "blog/post.html", {"post": chosen, "comments": list(chosen.comments.all())}
-    )
+    context = {"post": chosen, "comments": chosen.comments.latest(COMMENTS_SHOWN)}
+    return render(request, "blog/post.html", context)
 
 
 # Fragment ---------------------------------------------------------------------------
@@ -99,7 +97,6 @@ def post(request, slug):
 def archive(request, year=None, month=None):
     """
     Fragment: the page is personal and lives for one request, its costly parts are kept.
-
     The template gets functions, not results: what no fragment asks for is never computed.
     Try it: load /archive/ twice, comment on any post, and load it again.
     Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#template-fragment-caching
@@ -132,7 +129,7 @@ def archive(request, year=None, month=None):
 def search(request):
     """
     Low-level: the answer to a query is kept as plain values, the page around it is not.
-    Try it: search for the same words twice, in another order; then for nonsense.
+    Try it: search for the same words in another order; then for nonsense.
     Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#the-low-level-cache-api
     """
     query = request.GET.get("q", "")[: search_engine.MAX_QUERY].replace("\0", "").strip()
@@ -143,15 +140,20 @@ def search(request):
 # Never cached ------------------------------------------------------------------------
 
 
+@csrf_exempt
 @require_http_methods(["GET", "HEAD", "POST"])
+@csrf_protect  # Below the line above, so that a wrong method is 405 and not 403.
 @never_cache  # It has a CSRF token and the visitor's name.
 def comment(request, slug):
-    """Comment on a post. Saving drops the post's page, after COMMIT: see blog/caching.py."""
+    """Comment on a post. Saving drops its page, after COMMIT: see blog/caching.py."""
     commented = get_object_or_404(Post.objects.published(), slug=slug)
     data = request.POST if request.method == "POST" else None
     form = CommentForm(data, request=request, post=commented)
     if form.is_valid():
-        response = redirect(form.save())
+        try:
+            response = redirect(form.save())
+        except IntegrityError:
+            raise Http404("The post was deleted meanwhile.") from None
         form.remember(response)
         return response
     context = {"post": commented, "form": form}

@@ -39,13 +39,19 @@ def words(name, default=""):
 # Core
 # https://docs.djangoproject.com/en/5.2/howto/deployment/checklist/
 DEBUG = flag("DEBUG", "1")
-SECRET_KEY = env("SECRET_KEY", "for-your-laptop-only" if DEBUG else "")
+LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
+ALLOWED_HOSTS = words("ALLOWED_HOSTS", ",".join(LOOPBACK))
+# A key that everybody knows is good for a blog that nobody else can reach, and no other.
+on_laptop = DEBUG and set(ALLOWED_HOSTS) <= set(LOOPBACK)
+SECRET_KEY = env("SECRET_KEY", "for-your-laptop-only" if on_laptop else "")
 if not SECRET_KEY:
     raise ImproperlyConfigured(
-        "SECRET_KEY is missing. Set it to 50 random characters, or set DEBUG=1 on a laptop."
+        "SECRET_KEY is missing. Set it to 50 random characters. Only with DEBUG=1 and the "
+        "default ALLOWED_HOSTS is there one to start with."
     )
-ALLOWED_HOSTS = words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = words("CSRF_TRUSTED_ORIGINS")
+# The ports that visitors type, where they differ from the server's own: see blog/middleware.py.
+PUBLIC_PORTS = words("PUBLIC_PORTS")
 
 INSTALLED_APPS = [
     "blog",
@@ -66,6 +72,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "mysite.http.HeadMiddleware",
     # Above the cache, so that a 304 is made from the cached page and never cached itself.
     "django.middleware.http.ConditionalGetMiddleware",
     "mysite.caches.invalidation.JournalMiddleware",
@@ -114,8 +121,10 @@ CACHE_MIDDLEWARE_SECONDS = 60  # Short: it also bounds what nobody thought to in
 # https://docs.djangoproject.com/en/5.2/ref/databases/#sqlite-notes
 DATABASE_PATH = Path(env("DATABASE_PATH", str(BASE_DIR / "db.sqlite3")))
 # SQLite makes files beside the database, so the folder has to be writable too.
-if not (DATABASE_PATH.parent.is_dir() and os.access(DATABASE_PATH.parent, os.W_OK)) or (
-    DATABASE_PATH.exists() and not os.access(DATABASE_PATH, os.W_OK)
+if (
+    DATABASE_PATH.is_dir()
+    or not (DATABASE_PATH.parent.is_dir() and os.access(DATABASE_PATH.parent, os.W_OK))
+    or (DATABASE_PATH.exists() and not os.access(DATABASE_PATH, os.W_OK))
 ):
     raise ImproperlyConfigured(f"DATABASE_PATH can't be written: {DATABASE_PATH}")
 DATABASES = {
@@ -124,7 +133,8 @@ DATABASES = {
         "NAME": DATABASE_PATH,
         "CONN_MAX_AGE": 60,
         "OPTIONS": {
-            # Readers don't wait for the writer, and a writer waits for its turn.
+            # Readers don't wait for the writer, and a writer waits for its turn. NORMAL
+            # may lose the last commits when the power goes, and never breaks the file.
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
             "transaction_mode": "IMMEDIATE",
             "timeout": 10,
@@ -202,6 +212,8 @@ if TRUST_PROXY:
 if flag("HTTPS", "0"):
     SECURE_SSL_REDIRECT = True
     SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
+    # Browsers remember this for a year, for every subdomain, and nobody can take it back:
+    # begin with an hour, and set the other two when all of the domain speaks HTTPS.
     SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True

@@ -28,7 +28,7 @@ from mysite.tests.faults import RedisServer
 from mysite.tests.outages import FAULTS, SPECIAL, has_namespaces, way_to_redis
 from mysite.tests.served import Gunicorn, Home
 
-CLIENTS = 8
+CLIENTS, WORKERS = 8, 2
 COMMENTED = "/posts/the-whole-site/"
 EDITED = "/posts/keys-prefixes-and-versions/"
 PAGES = [
@@ -45,6 +45,7 @@ STATUSES = {200, 404}
 SHARE = 0.9  # Requests a second, of those without a cache.
 QUICK_SHARE = 0.75  # Two seconds a fault measure no better than that.
 RECOVERY = PERIOD + 1
+PATIENCE = 8  # Seconds to wait for hits after a fault.
 GIVE_UP = 20  # Seconds after which a client takes an answer for lost.
 
 
@@ -94,7 +95,7 @@ class Blog:
         self.gunicorn = Gunicorn(
             self.home,
             url,
-            workers=2,
+            workers=WORKERS,
             command=command,
             # The comments of one address are limited, and here they come from one.
             TRUST_PROXY="1",
@@ -116,12 +117,16 @@ class Blog:
                 with suppress(OSError, HTTPException):
                     self.clients[0].get(path)
 
-    def load(self, seconds, writing=True):
-        """Let the clients read every page for `seconds`, and return what they saw."""
+    def load(self, seconds, writing=True, until=None):
+        """
+        Let the clients read every page for `seconds`, and return what they saw.
+
+        With `until`, a function of the Load, it goes on until that is true, or PATIENCE ends.
+        """
         load, start, cpu = Load(), time.monotonic(), self.cpu()
         deadline = start + seconds
         threads = [
-            threading.Thread(target=self.read, args=(client, number * 2, deadline, load))
+            threading.Thread(target=self.read, args=(client, number * 2, deadline, load, until))
             for number, client in enumerate(self.clients[:CLIENTS])
         ]
         if writing:
@@ -133,8 +138,10 @@ class Blog:
         load.seconds, load.cpu = time.monotonic() - start, self.cpu() - cpu
         return load
 
-    def read(self, client, offset, deadline, load):
-        while time.monotonic() < deadline:
+    def read(self, client, offset, deadline, load, until):
+        while (now := time.monotonic()) < deadline or (
+            until and now < deadline + PATIENCE and not until(load)
+        ):
             path = PAGES[offset % len(PAGES)]
             offset += 1
             due = [text for text, where in self.due.items() if where == path]
@@ -201,7 +208,7 @@ def measure(blog, off, name, seconds):
         lines = len(blog.gunicorn.lines().splitlines()) - lines
         end()
         ended = time.monotonic()
-        after = blog.load(RECOVERY + 1, writing=False)
+        after = blog.load(RECOVERY, writing=False, until=has_recovered)
         uncached.append(off.load(seconds / 2))
         if name in SPECIAL or blog.name == "before":
             blog.stop()  # Its threads may still wait for Redis.
@@ -238,8 +245,8 @@ class Row:
                 "statuses": self.wrong,
                 "requests/s": max(self.share, self.cpu_share) < share,
                 "slow": late,
-                # One when it begins and one when it ends.
-                "log": self.lines > self.during.seconds + 2,
+                # A line a second for each process, and one when it begins or ends.
+                "log": self.lines > WORKERS * (self.during.seconds + 1),
                 "recovery": self.recovery is None or self.recovery > RECOVERY,
                 "stale": self.stale,
                 "lost": self.lost,
@@ -264,14 +271,19 @@ HEAD = (
 )
 
 
+def has_recovered(load):
+    """Return whether the last answer for each page that is kept was a hit."""
+    with load.lock:
+        last = {path: hit for _, path, _, _, hit in load.requests if path in KEPT}
+    return set(last) == set(KEPT) and all(last.values())
+
+
 def recovery(after, ended):
-    """Return the seconds until all that is kept was a hit, or None when that never came."""
-    kept = sorted(each for each in after.requests if each[1] in KEPT)
-    last = {path: hit for _, path, _, _, hit in kept}
-    if set(last) != set(KEPT) or not all(last.values()):
+    """Return the seconds until nobody missed any more, or None when that never came."""
+    if not has_recovered(after):
         return None
-    misses = [start + seconds for start, _, seconds, _, hit in kept if not hit]
-    return max(misses, default=ended) - ended
+    misses = [start for start, path, _, _, hit in after.requests if path in KEPT and not hit]
+    return max(0, max(misses, default=ended) - ended)
 
 
 def main():

@@ -157,11 +157,11 @@ def listings_of(view, asked):
     listings += templates_of(view, "".join(lines), asked)
     shown = {(entry.name, entry.lines[0].number) for entry in listings}
     for module in imported_files(view, file):
+        name = short_name(module)
         for first, last in functions_of(module):
-            name = short_name(module)
-            if any(f"{name}:{number}" in asked for number in range(first, last + 1)):
-                if (name, first) not in shown:
-                    listings.append(listing("Asks the cache", module, asked, first, last))
+            has_asked = any(f"{name}:{number}" in asked for number in range(first, last + 1))
+            if has_asked and (name, first) not in shown:
+                listings.append(listing("Asks the cache", module, asked, first, last))
     return listings
 
 

@@ -168,11 +168,12 @@ class Term:
         heard = Counter()
         for ear in self.ears:
             ear.listen(heard, BEAT / 4 / len(self.ears))
-        beat = time.monotonic() - self.beaten > BEAT
-        if not heard and not beat:
-            return True
         states = [ear.state() for ear in self.ears]
-        self.notes["notifications"] = next((s for s in ("off", None) if s in states), "on")
+        state = next((state for state in ("off", None) if state in states), "on")
+        is_news = heard or state != self.notes["notifications"]
+        if not is_news and time.monotonic() - self.beaten < BEAT:
+            return True
+        self.notes["notifications"] = state
         before, self.value = self.value, json.dumps(self.notes)
         self.beaten = time.monotonic()
         arguments = [before, self.value, LOCK_SECONDS * 1000, config().stream_length]

@@ -206,7 +206,7 @@ class FragmentTests(CacheTestCase):
         self.client.force_login(User.objects.create_user("author", is_staff=True))
         self.client.get(self.url)
 
-        dropped = {key.rpartition(":")[2] for key in caching.ARCHIVE_FRAGMENT_KEYS}
+        dropped = {key.rpartition(":")[2] for key in (caching.MONTHS_KEY, *caching.DISCUSSED_KEYS)}
 
         stored = {
             key.rpartition(":")[2]

@@ -37,10 +37,10 @@ def imports_of(path):
 class DirectionTests(SimpleTestCase):
     """Arrows run one way: lab to watch, lab to blog."""
 
-    def importers(self, folder, *forbidden):
+    def importers(self, folder, *forbidden, without=()):
         return {
             path.relative_to(BASE).as_posix(): module
-            for path in source_files(BASE / folder)
+            for path in source_files(BASE / folder, *without)
             for module in imports_of(path)
             if module.partition(".")[0] in forbidden
         }
@@ -49,7 +49,8 @@ class DirectionTests(SimpleTestCase):
         self.assertEqual(self.importers("blog", "watch", "lab"), {})
 
     def test_watch_imports_neither_blog_nor_lab(self):
-        self.assertEqual(self.importers("watch", "blog", "lab"), {})
+        # Its tests need something to watch.
+        self.assertEqual(self.importers("watch", "blog", "lab", without=["tests"]), {})
 
     def test_the_caches_import_none_of_the_apps(self):
         self.assertEqual(self.importers("mysite/caches", "blog", "watch", "lab"), {})

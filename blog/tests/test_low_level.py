@@ -40,13 +40,13 @@ class SearchCacheTests(CacheTestCase):
 
         build_index.assert_called_once()
 
-    def test_the_index_lives_for_an_hour(self):
+    def test_the_index_lives_for_ten_minutes(self):
         self.client.get(self.url)
 
         ttl = self.ttl("low-level", self.key("*:search:index"))
-        self.assertEqual(caching.SEARCH_INDEX_TIMEOUT, 3600)
-        self.assertLessEqual(3595, ttl)
-        self.assertLessEqual(ttl, 3600)
+        self.assertEqual(caching.SEARCH_INDEX_TIMEOUT, 600)
+        self.assertLessEqual(595, ttl)
+        self.assertLessEqual(ttl, 600)
 
     # get, touch: the results
 
@@ -81,13 +81,21 @@ class SearchCacheTests(CacheTestCase):
         self.assertLessEqual(595, ttl)
         self.assertLessEqual(ttl, 600)
 
-    def test_a_hit_gives_the_results_their_whole_time_again(self):
+    def test_a_hit_gives_the_results_no_more_time(self):
         self.client.get(self.url)
         self.redis("low-level").expire(self.key(RESULTS), 20)
 
         self.client.get(self.url)
 
-        self.assertGreater(self.ttl("low-level", self.key(RESULTS)), 590)
+        self.assertLessEqual(self.ttl("low-level", self.key(RESULTS)), 20)
+
+    def test_an_index_that_is_used_has_its_whole_time_again(self):
+        self.client.get(self.url)
+        self.redis("low-level").expire(self.key("*:search:index"), 20)
+
+        self.client.get("/search/?q=lists")
+
+        self.assertGreater(self.ttl("low-level", self.key("*:search:index")), 590)
 
     def test_results_that_expired_are_found_again(self):
         self.client.get(self.url)
@@ -102,7 +110,7 @@ class SearchCacheTests(CacheTestCase):
         self.client.get(self.url)
 
         key = self.key(RESULTS).partition(":search:")[2]
-        answer = cache.get(f"search:{key}", version=caching.search_generation())
+        answer = cache.get(f"search:{key}", version=caching.version(caching.SEARCH_GENERATION_KEY))
         self.assertEqual({type(card) for card in answer["results"] + answer["related"]}, {dict})
 
     # An empty result told from a miss
@@ -122,13 +130,24 @@ class SearchCacheTests(CacheTestCase):
 
     # version=: keys that an invalidation makes unreachable
 
-    def test_index_results_and_comment_counts_have_the_generation_in_their_keys(self):
+    def test_index_results_and_comment_counts_have_their_generation_in_their_keys(self):
         self.client.get(self.url)
 
-        generation = caching.search_generation()
-        for pattern in ("*:search:index", RESULTS, f"*:comments:{self.hashes.pk}"):
+        search, comments = caching.SEARCH_GENERATION_KEY, caching.COMMENTS_GENERATION_KEY
+        counts = f"*:comments:{self.hashes.pk}"
+        for pattern, name in (("*:search:index", search), (RESULTS, search), (counts, comments)):
             with self.subTest(pattern):
-                self.assertIn(f".{generation}:", self.key(pattern))
+                self.assertIn(f".{caching.version(name)}:", self.key(pattern))
+
+    def test_a_comment_leaves_the_index_alone(self):
+        self.client.get(self.url)
+        before = self.keys("low-level", "*:search:index")
+
+        with self.commit():
+            self.make_comment(self.hashes)
+        self.client.get("/search/?q=lists")
+
+        self.assertEqual(self.keys("low-level", "*:search:index"), before)
 
     def test_a_new_generation_makes_all_of_them_unreachable_and_deletes_none(self):
         self.client.get(self.url)
@@ -144,11 +163,11 @@ class SearchCacheTests(CacheTestCase):
 
     def test_a_generation_that_was_evicted_is_a_new_one(self):
         self.client.get(self.url)
-        before = caching.search_generation()
+        before = caching.version(caching.SEARCH_GENERATION_KEY)
 
         self.redis("low-level").delete(self.key("*:search:generation"))
 
-        self.assertGreater(caching.search_generation(), before)
+        self.assertGreater(caching.version(caching.SEARCH_GENERATION_KEY), before)
         self.assertEqual(self.slugs(self.client.get(self.url))[0], "hashes")
 
     # get_many and set_many: comment counts
@@ -181,7 +200,7 @@ class SearchCacheTests(CacheTestCase):
         with self.assertNumQueries(0):
             self.client.get(self.url)
 
-        version = caching.search_generation()
+        version = caching.version(caching.COMMENTS_GENERATION_KEY)
         self.assertEqual(cache.get(f"comments:{self.hashes.pk}", version=version), 0)
 
     # add and incr: counters

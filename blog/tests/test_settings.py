@@ -35,7 +35,7 @@ class LevelTests(CacheTestCase):
             caches[alias].set("a-key", 1)
 
             with self.subTest(alias):
-                self.assertEqual(len(self.keys(PREFIXES[alias])), 1)
+                self.assertEqual(len(self.keys(PREFIXES[alias], "*.1:a-key")), 1)
                 self.assertRegex(settings.CACHES[alias]["LOCATION"], rf"[?&]db={number}$")
 
     def test_a_key_says_level_format_and_version(self):
@@ -68,7 +68,7 @@ class LevelTests(CacheTestCase):
 
     def test_each_waits_a_quarter_of_a_second_at_most(self):
         self.assertLessEqual(REDIS_TIMEOUT, 0.25)
-        for alias, options in settings.CACHES.items():
+        for alias, options in redis_caches("redis://redis").items():
             pool = options["OPTIONS"]["CONNECTION_POOL_KWARGS"]
             with self.subTest(alias):
                 self.assertEqual(pool["socket_timeout"], REDIS_TIMEOUT)

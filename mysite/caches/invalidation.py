@@ -8,7 +8,8 @@ empty. A process whose own breaker never opened finds the folder with the next r
 `JournalMiddleware` looks for it, which is one stat() a request.
 
 What can't even be written (the disk is full) waits in the memory of its process. The other
-processes don't hear of that one, and may show an old page until its timeout.
+processes don't hear of that one, and may show an old page until its timeout. The same goes
+for a process that is killed in the moment between COMMIT and its invalidation.
 
 The journal joins the processes that share the folder of the database. With a database
 server and several machines it belongs into a table.
@@ -27,7 +28,7 @@ from mysite.caches.breaker import breaker_of, on_close
 from mysite.caches.log import Quiet
 from mysite.caches.pages import new_generations
 
-_unwritten = []  # What the journal did not take.
+_unwritten = {}  # What the journal did not take, by the name it would have had.
 _log = Quiet()
 
 
@@ -73,7 +74,7 @@ def _write(order):
         part.write_text(json.dumps(order))
         _move(part, folder, name)
     except OSError as error:
-        _unwritten.append(order)
+        _unwritten[name] = order
         _log.warning("%s can't be written, other processes may show old pages: %s", folder, error)
         with contextlib.suppress(OSError):
             part.unlink()
@@ -91,18 +92,17 @@ def _move(part, folder, name):
 @on_close
 def deliver(breaker):
     """Carry out all that waits, as one. The breaker stays open when this raises."""
-    folder, unwritten = _journal(), _unwritten[:]
+    folder, unwritten = _journal(), _unwritten.copy()
     orders = {path: _read(path) for path in folder.glob("*.json")}
     if None in orders.values():
         # What it dropped, nobody knows any more.
         for alias in caches:
             caches[alias].client.clear()
-    _carry_out(_merged([*filter(None, orders.values()), *unwritten]))
+    _carry_out(_merged([*filter(None, orders.values()), *unwritten.values()]))
     for path in orders:
         path.unlink(missing_ok=True)
-    for order in unwritten:
-        with contextlib.suppress(ValueError):  # Another thread did the same.
-            _unwritten.remove(order)
+    for name in unwritten:
+        _unwritten.pop(name, None)
     with contextlib.suppress(OSError):  # It is not there, or somebody wrote to it meanwhile.
         folder.rmdir()
 

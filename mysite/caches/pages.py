@@ -6,8 +6,9 @@ way to drop one page: its keys are hashes of the absolute URL and of every heade
 in Vary. Here each page belongs to a generation, a name such as `post:keys`, and an entry
 counts only while it carries the generation's current token:
 
-1. A lookup asks with one MGET for Django's two keys and the generation's token.
-2. An entry is stored together with the token that was current before the page was built.
+1. A lookup asks with one MGET for Django's two keys and the generation's token. Where
+   there is no token, the lookup sets one.
+2. An entry is stored together with the token that was there before the page was built.
 3. `new_generations()` replaces the tokens: one round trip, whether ten or a hundred
    thousand entries carry the old ones. Those are never served again and expire.
 
@@ -32,6 +33,9 @@ from mysite.caches.client import SafeClient
 # Seconds that a token lives after it was set. Longer than any page's or fragment's timeout.
 GENERATION_TIMEOUT = 48 * 60 * 60
 
+# Seconds that a token lives while nothing is stored under it: the time to build a page. Any
+# path may ask for one, so they must not pile up.
+RESERVED_TIMEOUT = 60
 GENERATION = "generation:"
 
 # Django's name for "which headers does this URL vary on?". A lookup begins with it. What
@@ -49,7 +53,6 @@ class Page:
     level: str  # the alias that keeps it
     generation: str
     token: int | None = None
-    known: bool = False  # Redis answered what the token is, or that there is none
     fetched: dict = field(default_factory=dict)
     leases: dict = field(default_factory=dict)
 
@@ -77,7 +80,7 @@ def new_token():
     return secrets.randbits(62)
 
 
-def new_generations(alias, names):
+def new_generations(alias, names, version=None):
     """
     Make every entry of these generations unreachable, in one round trip.
 
@@ -86,10 +89,10 @@ def new_generations(alias, names):
     tokens = {generation_key(name): new_token() for name in names}
     client = caches[alias].client
     try:
-        client.set_many(tokens, GENERATION_TIMEOUT)
+        client.set_many(tokens, GENERATION_TIMEOUT, version)
     except ConnectionInterrupted:
         # A full Redis refuses SET and takes DEL. A token that is missing matches no page.
-        SafeClient.delete_many(client, tokens)
+        SafeClient.delete_many(client, tokens, version)
 
 
 class GenerationClient(SafeClient):
@@ -98,6 +101,21 @@ class GenerationClient(SafeClient):
     def __init__(self, server, params, backend):
         super().__init__(server, params, backend)
         self.alias = params["OPTIONS"]["ALIAS"]
+
+    def token(self, key, found, version=None):
+        """Return the token at `key`, from what a lookup `found` there, or set one."""
+        if type(found) is int:
+            return found
+        token = new_token()
+        if found is not None:
+            SafeClient.delete(self, key, version)
+        if SafeClient.set(self, key, token, RESERVED_TIMEOUT, version, nx=True):
+            return token
+        return SafeClient.get(self, key, None, version)
+
+    def confirm(self, key, version=None):
+        """Let the token at `key` live as long as what is stored under it. Is there one?"""
+        return self.expire(key, GENERATION_TIMEOUT, version)
 
     def refuse(self, key):
         """Tell an instrumented client that what Redis answered for `key` counts as a miss."""
@@ -139,8 +157,9 @@ class PageClient(GenerationClient):
         start, prefix, url, end = header.groups()
         guess = f"{start}cache_page.{prefix}.GET.{url}.{NO_VARY}{end}"
         generation = generation_key(current.generation)
+        current.token = None  # For a lookup that fails.
         found = self.get_many([key, guess, generation], version=version, client=client)
-        current.token, current.known = found.get(generation), True
+        current.token = self.token(generation, found.get(generation), version)
         current.fetched = {guess: found.get(guess)}
         headers = found.get(key)
         if isinstance(headers, list) and all(isinstance(name, str) for name in headers):
@@ -152,21 +171,14 @@ class PageClient(GenerationClient):
         current, is_page = _page.get(), PAGE_KEY.fullmatch(key)
         if current is None or not (is_page or HEADER_KEY.fullmatch(key)):
             return super().set(key, value, timeout, version, client, **kwargs)
-        if current.level != self.alias or not current.known:
+        if current.level != self.alias or current.token is None:
             # Another level keeps this page. Or the lookup failed, and an invalidation
             # may have been lost in the same way.
             return False
-        if is_page and value.cookies:
-            # A cookie is for one visitor. Django stores it unless the page varies on Cookie.
-            return False
-        if current.token is None:
-            # The generation's first page. When somebody else, a reader or an
-            # invalidation, set a token in the meantime, this page must not count.
-            token, name = new_token(), generation_key(current.generation)
-            if not super().set(name, token, GENERATION_TIMEOUT, client=client, nx=True):
-                return False
-            current.token = token
         if is_page:
+            # A cookie is for one visitor. Django stores it unless the page varies on Cookie.
+            if value.cookies or not self.confirm(generation_key(current.generation), version):
+                return False
             value = (current.token, value)
         return super().set(key, value, timeout, version, client, **kwargs)
 
@@ -177,34 +189,54 @@ class FragmentClient(GenerationClient):
 
     {% cache %} looks, renders and stores. When the key is deleted while it renders, a plain
     client stores what was right before. Here delete() sets a token besides, and a value
-    counts only together with the token that was there when its reader looked.
+    counts only together with the token that was there when its reader looked. For values
+    alone: incr() and decr() need a plain client.
     """
 
     def get(self, key, default=None, version=None, client=None):
         """Return the value at `key`, or `default` when it is missing or deleted since."""
+        return self.get_many([key], version, client).get(key, default)
+
+    def get_many(self, keys, version=None, client=None):
+        """Return a dict of the keys that have a value, and were not deleted since."""
+        keys, values = list(keys), {}
         leases = getattr(_page.get(), "leases", {})
-        leases[key] = None  # For a lookup that fails.
-        found = self.get_many([key, generation_key(key)], version=version, client=client)
-        leases[key] = token = found.get(generation_key(key), 0)
-        match found.get(key):
-            case None:
-                return default
-            case (int(stored), value) if stored == token:
-                return value
-        self.refuse(key)
-        return default
+        leases |= dict.fromkeys(keys)  # For a lookup that fails.
+        found = super().get_many([*keys, *map(generation_key, keys)], version, client)
+        for key in keys:
+            token, entry = found.get(generation_key(key)), found.get(key)
+            match entry:
+                case (int(stored), value) if stored == token:
+                    values[key], leases[key] = value, token
+                    continue
+            if entry is not None:
+                self.refuse(key)
+            leases[key] = self.token(generation_key(key), token, version)
+        return values
 
     def set(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, client=None, **kwargs):
         """Store `value` and return whether Redis took it."""
         if not key.startswith(GENERATION):
+            name = generation_key(key)
             leases = getattr(_page.get(), "leases", {})
             if key not in leases:
-                leases[key] = super().get(generation_key(key), 0, version)
+                leases[key] = self.token(name, SafeClient.get(self, name, None, version), version)
             token = leases.pop(key)
-            if token is None:
+            if token is None or not self.confirm(name, version):
                 return False
             value = (token, value)
         return super().set(key, value, timeout, version, client, **kwargs)
+
+    def add(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, client=None):
+        """Store `value` unless the key has one that counts. Return whether it was stored."""
+        if self.has_key(key, version, client):
+            return False
+        SafeClient.delete(self, key, version)
+        return self.set(key, value, timeout, version, client, nx=True)
+
+    def has_key(self, key, version=None, client=None):
+        """Return whether get() would find a value."""
+        return key in self.get_many([key], version, client)
 
     def delete(self, key, version=None, prefix=None, client=None):
         """Delete `key`, and what anybody is about to store there."""
@@ -213,5 +245,5 @@ class FragmentClient(GenerationClient):
     def delete_many(self, keys, version=None, client=None):
         """Delete `keys`, and what anybody is about to store there."""
         keys = list(keys)
-        new_generations(self.alias, keys)
+        new_generations(self.alias, keys, version)
         return super().delete_many(keys, version, client)

@@ -55,8 +55,9 @@ class Home:
         return self.path / "blog.sqlite3-invalidations"
 
     def query(self, sql):
-        """Return the rows of an SQL query."""
-        with closing(sqlite3.connect(self.path / "blog.sqlite3", timeout=10)) as database:
+        """Run an SQL command and return its rows."""
+        database = sqlite3.connect(self.path / "blog.sqlite3", timeout=10)
+        with closing(database), database:
             return database.execute(sql).fetchall()
 
     def environment(self, **variables):

@@ -49,7 +49,7 @@ class JournalTestCase(SimpleTestCase):
         self.breaker.period = 60  # A test says itself when Redis is asked.
         self.addCleanup(self.breaker.forget_threads)
         self.warning = self.enterContext(mock.patch("mysite.caches.log.logger.warning"))
-        self.enterContext(mock.patch.object(invalidation, "_unwritten", []))
+        self.enterContext(mock.patch.object(invalidation, "_unwritten", {}))
         self.enterContext(mock.patch.object(invalidation._log, "_next", 0))
         self.redis = Redis.from_url(self.server.url)
         self.addCleanup(self.redis.close)
@@ -172,7 +172,7 @@ class UnwritableTests(JournalTestCase):
         self.assertIs(self.breaker.probe(), True)
 
         self.assertNotEqual(self.token("view", "post:keys"), before)
-        self.assertEqual(invalidation._unwritten, [])
+        self.assertEqual(invalidation._unwritten, {})
 
     def test_a_request_delivers_it_too(self):
         self.drop("keys")
@@ -186,7 +186,7 @@ class UnwritableTests(JournalTestCase):
         self.request()
 
         self.assertNotEqual(self.token("view", "post:keys"), before)
-        self.assertEqual(invalidation._unwritten, [])
+        self.assertEqual(invalidation._unwritten, {})
 
     def test_it_is_said_once(self):
         self.server.hang()
@@ -317,7 +317,7 @@ class MiddlewareTests(JournalTestCase):
         tokens = caches["site"].get_many(generation_key(f"page-{n}") for n in range(300))
         self.assertEqual(len(tokens), 300)
         self.assertIs(self.journal.exists(), False)
-        self.assertEqual(invalidation._unwritten, [])
+        self.assertEqual(invalidation._unwritten, {})
 
 
 class TwoProcessesTests(SimpleTestCase):

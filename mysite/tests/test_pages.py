@@ -36,6 +36,7 @@ class PagesTestCase(CacheTestCase):
         # Connect now, so that the tests count the commands of pages alone.
         for alias in ("site", "view", "template_fragments"):
             caches[alias].get("nothing")
+        self.empty_caches()
 
     def view(self, request):
         self.built += 1
@@ -85,11 +86,11 @@ class HitTests(PagesTestCase):
 
         self.assertEqual(commands, {"mget": 1})
 
-    def test_a_miss_of_a_new_generation_also_sets_header_list_page_and_token(self):
+    def test_a_miss_of_a_new_generation_sets_token_header_list_and_page(self):
         with self.commands() as commands:
             self.get()
 
-        self.assertEqual(commands, {"mget": 1, "set": 3})
+        self.assertEqual((commands["mget"], commands["get"], commands["set"]), (1, 0, 3))
 
     def test_a_miss_of_a_generation_that_has_a_token_sets_header_list_and_page(self):
         self.get("/a/")
@@ -97,7 +98,7 @@ class HitTests(PagesTestCase):
         with self.commands() as commands:
             self.get("/b/")
 
-        self.assertEqual(commands, {"mget": 1, "set": 2})
+        self.assertEqual((commands["mget"], commands["get"], commands["set"]), (1, 0, 2))
 
     def test_a_page_of_another_level_costs_nothing(self):
         with self.commands() as commands:
@@ -517,11 +518,11 @@ class FragmentTests(PagesTestCase):
 
         self.assertEqual(commands, {"mget": 1})
 
-    def test_a_miss_is_one_mget_and_one_set(self):
+    def test_a_miss_is_one_mget_and_no_other_look(self):
         with self.commands() as commands:
             self.render("first")
 
-        self.assertEqual(commands, {"mget": 1, "set": 1})
+        self.assertEqual((commands["mget"], commands["get"]), (1, 0))
 
     def test_delete_and_delete_many_delete(self):
         for delete in (self.cache.delete, lambda key: self.cache.delete_many([key])):
@@ -533,7 +534,8 @@ class FragmentTests(PagesTestCase):
 
     def test_a_fragment_deleted_while_it_is_rendered_is_not_put_back(self):
         def value():
-            self.cache.delete(self.key)
+            with page(None, None):  # Somebody else's request.
+                self.cache.delete(self.key)
             return "old"
 
         self.assertEqual(self.render(value), "old")
@@ -548,7 +550,8 @@ class FragmentTests(PagesTestCase):
 
     def test_the_deletion_of_another_fragment_does_not_matter(self):
         def value():
-            self.cache.delete("another")
+            with page(None, None):
+                self.cache.delete("another")
             return "first"
 
         self.render(value)
@@ -559,7 +562,7 @@ class FragmentTests(PagesTestCase):
         with self.refusing("mget"):
             self.assertEqual(self.render("first"), "first")
 
-        self.assertEqual(self.keys("fragment"), [])
+        self.assertEqual(self.keys("fragment", "*template.cache*"), [])
 
     def test_outside_of_any_request_it_works_too(self):
         self.assertEqual(self.template.render(Context({"value": "first"})), "first")

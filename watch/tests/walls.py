@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from http.client import HTTPConnection
@@ -15,8 +16,10 @@ from pathlib import Path
 from unittest import skipUnless
 
 from django.conf import settings
+from django.contrib.staticfiles.handlers import StaticFilesHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
 from django.test import override_settings
-from redis import Redis
 
 from watch.feed import connect
 from watch.listener import listener, lock_key, viewers_key
@@ -75,11 +78,11 @@ class WallTestCase(WatchTestCase):
             pipeline.xadd(self.name, {"e": text})
         return [number.decode() for number in pipeline.execute()]
 
-    def serve(self, workers=2):
+    def serve(self, workers=2, path="/watch/events"):
         """Return a Gunicorn that serves this project until the end of the test."""
         server = Gunicorn(workers)
         self.addCleanup(server.stop)
-        server.wait()
+        server.wait(path)
         return server
 
     def holder(self):
@@ -98,6 +101,28 @@ def a_request(path="/", level="site", word="hit", us=1500, **more):
     return event | more
 
 
+class Threads:
+    """The current settings, served by this very process: it starts at once."""
+
+    def __init__(self):
+        self.server = ThreadedWSGIServer(("127.0.0.1", 0), QuietHandler)
+        self.server.daemon_threads = True
+        self.server.set_app(StaticFilesHandler(WSGIHandler()))
+        self.port = self.server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self.server.serve_forever, args=[0.05], daemon=True).start()
+
+    def stop(self):
+        """End it. Streams that are open end by themselves."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class QuietHandler(WSGIRequestHandler):
+    def log_message(self, *args):
+        """Say nothing: a test tells what is wrong."""
+
+
 class Gunicorn:
     """The current settings, served by workers with four threads each."""
 
@@ -113,7 +138,7 @@ class Gunicorn:
         # SSE must not be held up by what the project under test has in its own configuration.
         config = Path(self.folder.name, "empty.py")
         config.touch()
-        self.log = Path(self.folder.name, "log").open("w+b")
+        self.log = Path(self.folder.name, "log").open("w+b")  # noqa: SIM115 - stop() closes it.
         with listening:
             self.process = subprocess.Popen(
                 [
@@ -130,10 +155,10 @@ class Gunicorn:
                 start_new_session=True,
             )
 
-    def wait(self, seconds=20):
+    def wait(self, path, seconds=20):
         """Return when it answers."""
         deadline = time.monotonic() + seconds
-        while self.get("/watch/events")[0] != 200:
+        while self.get(path)[0] != 200:
             if time.monotonic() > deadline or self.process.poll() is not None:
                 self.log.seek(0)
                 raise AssertionError(f"gunicorn does not start: {self.log.read().decode()}")
@@ -192,8 +217,3 @@ class Listening:
 def pid_of(worker):
     """Return the process ID in the name of a worker."""
     return int(worker.rpartition(":")[2])
-
-
-def client_of(url):
-    """Return a plain client for a URL."""
-    return Redis.from_url(url)

@@ -38,6 +38,8 @@ def set_environment():
     if os.environ.get("SECRET_KEY") or os.environ.get("SECRET_KEY_FILE"):
         return
     database = Path(os.environ.get("DATABASE_PATH") or BASE_DIR / "db.sqlite3")
+    if database.is_dir():
+        raise ImproperlyConfigured(f"DATABASE_PATH is {database}, which is a folder.")
     path = database.with_name("secret-key")
     try:
         # The mode first: a key that everybody could read for a moment is everybody's.
@@ -130,6 +132,9 @@ class Command(BaseCommand):
             for level, page, database in PAGES:
                 look = f"{cli} -s {redis.socket} -n {database} --scan"
                 self.stdout.write(f"{level:12}{page:20}{look}")
+        if redis:
+            self.stdout.write("\nmanage.py in another terminal needs the same Redis:")
+            self.stdout.write(f"export REDIS_URL={redis.url}")
         self.stdout.write("\nCtrl-C ends all of it.")
 
     def serve(self):

@@ -369,7 +369,7 @@
     const fragment = /^template\.cache\.(.+)\.([0-9a-f]{32})$/.exec(name);
     if (!fragment) return name;
     // The hash of no vary-on value says nothing.
-    const few = fragment[2].startsWith("d41d8cd98f00b204") ? "" : ` …${fragment[2].slice(0, 6)}`;
+    const few = fragment[2].startsWith("d41d8cd98f00b204") ? "" : ` ${fragment[2].slice(0, 6)}`;
     return fragment[1] + few;
   }
 

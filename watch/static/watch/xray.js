@@ -146,7 +146,7 @@
   function ringOf(name, metric, why, keys, answered) {
     const ring = { name, keys, state: "idle" };
     if (answered) {
-      return { ...ring, keys: [], word: "not reached", note: `${TITLES[answered] ?? answered} answered.`, answered };
+      return { ...ring, keys: [], word: `not reached: the ${answered} answered`, note: "" };
     }
     if (!metric) {
       return why && why !== "redis-down"
@@ -256,7 +256,7 @@
       facts.push("Django was not asked");
     } else {
       if (found.app !== undefined) facts.push(`${milliseconds(found.app)} in Django`);
-      if (found.cost !== undefined) facts.push(`${milliseconds(found.cost)} of it for this x-ray`);
+      if (found.cost !== undefined) facts.push(`${found.cost.toFixed(2)} of it watching`);
     }
     const answering = found.rings.find((ring) => ring.name === found.answered);
     const short = make("span", { class: "xray-short" });
@@ -268,16 +268,14 @@
       make("span", { class: "xray-title" },
         make("span", { class: "xray-label" }, "Cache x-ray"),
         make("b", { class: "xray-headline" }, headline(found), short),
-        make("span", { class: "xray-facts" }, facts.join(" · "))),
+        make("span", { class: "xray-facts" }, facts.join(", "))),
       make("span", { class: "xray-arrow", "aria-hidden": "true" }));
     const body = make("div", { id: "xray-body", class: "xray-body" },
       make("ol", { class: "xray-levels" }, ...found.rings.map((ring) => row(ring, found))),
       make("div", { class: "xray-foot" },
-        codeURL && !(navigation.responseStatus === 404) ? make("a", { class: "xray-code", href: linkToCode(found) }, "Show the code") : null,
+        codeURL && navigation.responseStatus !== 404 ? make("a", { class: "xray-code", href: linkToCode(found) }, "Show the code") : null,
         found.id ? make("span", { class: "xray-id" }, "Request ", make("code", {}, decoded(found.id))) : null));
     panel = make("aside", { id: "xray", "aria-label": "Cache x-ray" }, toggle, body);
-    // Said once when it changes; the seconds that run down are not.
-    panel.querySelector(".xray-headline").setAttribute("aria-live", "off");
 
     const show = (open) => {
       panel.classList.toggle("xray-closed", !open);
@@ -336,6 +334,12 @@
     return svg;
   }
 
+  /** What was asked for: the name of a fragment, or the key. A hash in it is cut short. */
+  function nameOf(key) {
+    const name = key.fragment ?? key.key;
+    return make("span", { class: "xray-key", title: key.key }, name.replace(/[0-9a-f]{24,}/g, (hash) => `${hash.slice(0, 8)}…`));
+  }
+
   const word = (state, text) => make("b", { class: `xray-word xray-is-${state}` },
     SIGNS[state] ? make("span", { "aria-hidden": "true" }, SIGNS[state]) : "", text);
 
@@ -352,7 +356,7 @@
     const source = ring.at || (ring.keys.length === 1 ? sources[0] : "");
     const only = ring.keys.length === 1 ? ring.keys[0] : null;
     const parts = [
-      only ? make("span", { class: "xray-key" }, only.fragment ?? only.key) : null,
+      only ? nameOf(only) : null,
       ring.note || null,
       source ? make("code", {}, source) : null,
     ].filter(Boolean);
@@ -400,20 +404,25 @@
     const list = make("ul", { class: "xray-keys" });
     // Keys that one line asked for, with the same answer, are one entry.
     const groups = grouped(ring.keys, (key) => `${key.word} ${key.at} ${key.fragment ?? ""}`);
-    for (const [key, ...others] of groups.values()) {
+    for (const group of groups.values()) {
+      const [key] = group;
       const rest = make("span", { class: "xray-numbers" });
-      if (key.ttl !== undefined) rest.append(ticking(make("span"), key, found));
-      if (key.b) rest.append(make("span", {}, bytes(key.b)));
-      list.append(make("li", {}, word(key.word, key.word), " ", 
-        make("span", {}, make("span", { class: "xray-key" }, key.fragment ?? key.key), others.length ? ` and ${others.length} more` : ""), rest,
-        key.at ? make("code", {}, key.at) : null));
+      // Together: what dies first, and all the bytes.
+      const ttls = group.map(({ ttl }) => ttl).filter((ttl) => ttl !== undefined);
+      const size = group.reduce((sum, { b }) => sum + (b || 0), 0);
+      if (ttls.length) rest.append(ticking(make("span"), { ttl: Math.min(...ttls) }, found));
+      if (size) rest.append(make("span", {}, bytes(size)));
+      list.append(make("li", {}, word(key.word, key.word), " ",
+        make("span", {}, nameOf(key), group.length > 1 ? ` and ${group.length - 1} more` : ""), " ",
+        make("span", { class: "xray-where" }, make("code", {}, key.at), " ", rest)));
     }
     const missing = (ring.lookups ?? 0) - ring.keys.length;
     if (found.dropped && missing > 0) {
       list.append(make("li", {}, `${missing} more, for which the header had no room`));
     }
     const keys = ring.name === "fragment" ? "fragments" : "keys";
-    return make("details", { class: "xray-details" }, make("summary", {}, `${ring.lookups ?? ring.keys.length} ${keys}`), list);
+    const few = list.children.length < 5 ? { open: "" } : {};
+    return make("details", { class: "xray-details", ...few }, make("summary", {}, `${ring.lookups ?? ring.keys.length} ${keys}`), list);
   }
 
   /** The code viewer, with each line that asked and what it got. */
@@ -438,13 +447,16 @@
       const key = found.answered ? null : asked.get(element.dataset.fragment)?.shift();
       const outer = element.parentElement.closest("[data-fragment]");
       let state = key?.word ?? "unknown";
+      let inside = "";
       let says = { hit: "hit", miss: "miss", down: "Redis down" }[state];
       if (found.answered) {
         state = "frozen";
-        says = `frozen inside the ${found.answered}’s copy`;
+        says = "frozen";
+        inside = ` inside the ${found.answered}’s copy`;
       } else if (!key && outer) {
         state = "frozen";
-        says = `frozen inside ${outer.dataset.fragment}`;
+        says = "frozen";
+        inside = ` inside ${outer.dataset.fragment}`;
       }
       if (!says) {
         state = "unknown";
@@ -455,11 +467,12 @@
       const rendered = Number(element.dataset.rendered);
       if (rendered) {
         ticks.push((time) => {
-          age.textContent = ` ${ago(time - rendered)}`;
+          age.textContent = ago(time - rendered);
         });
       }
-      const tag = make("p", { class: "xray-tag" }, make("b", {}, SIGNS[state] ? make("span", { "aria-hidden": "true" }, `${SIGNS[state]} `) : "", says),
-        rendered ? make("span", {}, " · ", make("span", { class: "xray-wide" }, "rendered"), age) : null);
+      const tag = make("p", { class: "xray-tag" }, make("b", {}, SIGNS[state] ? make("span", { "aria-hidden": "true" }, `${SIGNS[state]} `) : "", says, make("span", { class: "xray-wide" }, inside)),
+        rendered ? make("span", {}, " · ", make("span", { class: "xray-wide" }, "rendered "), age) : null);
+      tag.classList.toggle("xray-slim", element.offsetWidth < 420);
       element.append(tag);
     }
   }

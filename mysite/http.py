@@ -1,0 +1,60 @@
+"""What a request says of its way here: the host it asked, the address it came from, HEAD."""
+
+import re
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
+
+from django.conf import settings
+
+HOST = re.compile(r"([-a-z0-9.]*[a-z0-9]|\[[0-9a-f:.]+\])(:(?P<port>[0-9]+))?")
+
+
+def is_host_of_ours(request):
+    """
+    Return whether Host has the one spelling, and one of the ports, that visitors use.
+
+    ALLOWED_HOSTS takes `LOCALHOST`, `localhost.` and any port, and each is another URL.
+    """
+    if "HTTP_HOST" not in request.META:
+        return True
+    host = HOST.fullmatch(request.META["HTTP_HOST"])
+    ports = (None, request.META.get("SERVER_PORT"), *settings.PUBLIC_PORTS)
+    return host is not None and host["port"] in ports
+
+
+def visitor_address(request):
+    """
+    Return the visitor's address; of IPv6 the network, because who has one has 2^64 of them.
+
+    X-Forwarded-For counts behind a proxy of ours alone.
+    """
+    forwarded = request.headers.get("X-Forwarded-For", "") if settings.TRUST_PROXY else ""
+    # The last one is what our proxy saw. Those before it are what the visitor wrote.
+    address = forwarded.rpartition(",")[2].strip() or request.META["REMOTE_ADDR"]
+    with suppress(ValueError):
+        if ip_address(address).version == 6:
+            return str(ip_network(f"{address}/64", strict=False))
+    return address
+
+
+class HeadMiddleware:
+    """
+    Answers HEAD with what GET would send, less the body (RFC 9110, section 9.3.2).
+
+    ConditionalGetMiddleware leaves HEAD alone: without this it has no ETag and no 304, and
+    the page cache keeps an entry of its own for it.
+    """
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        if request.method != "HEAD":
+            return self.get_response(request)
+        request.method = "GET"
+        response = self.get_response(request)
+        request.method = "HEAD"
+        if not response.streaming:
+            response.headers.setdefault("Content-Length", str(len(response.content)))
+            response.content = b""
+        return response

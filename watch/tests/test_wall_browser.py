@@ -1,0 +1,352 @@
+"""The wall in a real browser, under a policy that allows nothing inline."""
+
+import importlib.util
+import json
+import shutil
+import threading
+import time
+from http.client import HTTPConnection
+from unittest import mock, skipUnless
+
+from django.core.cache import caches
+
+from watch.feed import connect
+from watch.tests import MIDDLEWARE
+from watch.tests.walls import ONLY_SELF, Listening, Threads, WallTestCase, a_request, needs_gunicorn
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+HOSTILE = (
+    "<img src=x onerror=\"document.title='run'\"></script><script>document.title='run'</script>"
+)
+
+# The longest time between two frames, from now on.
+WATCH_FRAMES = """() => {
+  let before = performance.now();
+  window.longest = 0;
+  const frame = (now) => {
+    window.longest = Math.max(window.longest, now - before);
+    before = now;
+    requestAnimationFrame(frame);
+  };
+  requestAnimationFrame((now) => { before = now; requestAnimationFrame(frame); });
+}"""
+
+
+@skipUnless(importlib.util.find_spec("playwright"), "playwright is not installed")
+@skipUnless(BROWSER, "there is no Chromium")
+class BrowserCase(WallTestCase):
+    middleware = [ONLY_SELF, *MIDDLEWARE]
+    size = (1280, 900)
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        from playwright.sync_api import sync_playwright
+
+        playwright = sync_playwright().start()
+        cls.addClassCleanup(playwright.stop)
+        cls.browser = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
+        cls.addClassCleanup(cls.browser.close)
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.start()
+        width, height = self.size
+        context = self.browser.new_context(viewport={"width": width, "height": height})
+        context.set_default_timeout(10_000)
+        self.addCleanup(context.close)
+        self.page = context.new_page()
+        self.complaints = []
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", self.note)
+
+    def start(self):
+        """Return what serves the wall until the end of the test."""
+        server = Threads()
+        self.addCleanup(server.stop)
+        return server
+
+    def get(self, path, **headers):
+        """Ask for a page, as another visitor does."""
+        connection = HTTPConnection("127.0.0.1", self.server.port, timeout=10)
+        connection.request("GET", path, headers=headers)
+        connection.getresponse().read()
+        connection.close()
+
+    def note(self, message):
+        if "Content Security Policy" in message.text or "Content-Security-Policy" in message.text:
+            self.complaints.append(message.text)
+
+    def tearDown(self):
+        self.assertEqual(self.complaints, [])
+        super().tearDown()
+
+    def open(self, words="Live"):
+        """Open the wall, and wait until it says these words."""
+        self.page.goto(f"{self.server.url}/watch/")
+        self.has("#state-words", words)
+
+    def has(self, selector, text):
+        """Wait until an element has this text in it."""
+        self.page.locator(selector, has_text=text).first.wait_for(state="attached")
+
+    def card(self, index=0):
+        """Return what the card of a level says: [hits, misses, bytes]."""
+        return self.page.locator(".level").nth(index).locator(".counts b").all_inner_texts()
+
+
+class WallTests(BrowserCase):
+    """What is on the page."""
+
+    def test_it_shows_requests_as_they_happen(self):
+        self.open()
+
+        for _ in range(3):
+            self.get("/")
+
+        self.has(".level .counts", "2 hits")
+        self.assertEqual(self.card()[:2], ["2", "1"])
+        self.assertEqual(self.page.inner_text(".level .ratio b"), "67 %")
+        self.assertEqual(self.page.locator(".event").count(), 3)
+        self.assertIn("site", self.page.locator(".event").last.inner_text())
+        self.assertIn("miss", self.page.locator(".event").last.inner_text())
+
+    def test_the_plot_has_a_table_behind_it(self):
+        self.publish(a_request(us=1500), a_request(word="miss", us=25_000))
+        self.open()
+        self.page.click("#numbers summary")
+
+        rows = self.page.locator("#numbers-rows tr")
+        self.assertIn("1.5 ms", rows.nth(0).inner_text())
+        self.assertIn("25 ms", rows.nth(1).inner_text())
+        self.page.locator("#plot circle").wait_for()
+        self.page.locator("#plot path").wait_for()
+
+    def test_what_comes_from_visitors_is_text(self):
+        op = [
+            "SET",
+            "view",
+            self.key(HOSTILE, "view"),
+            "write",
+            None,
+            9,
+            1,
+            60_000,
+            HOSTILE,
+            "stored",
+        ]
+        names = {"method": HOSTILE, "worker": HOSTILE, "user_agent": HOSTILE, "ops": [op]}
+        self.redis("view").set(self.key(HOSTILE, "view"), 1, ex=60)
+        self.publish(
+            a_request(HOSTILE, word=HOSTILE, **names),
+            {"kind": "expired", "level": HOSTILE, "key": HOSTILE, "events": 1, "at": 1},
+            {"kind": HOSTILE, "at": HOSTILE, "worker": HOSTILE},
+        )
+        self.open()
+        agent = HOSTILE.replace("\n", "")
+        self.get("/never/?" + "%3Cimg%20src=x%3E", **{"User-Agent": agent})
+
+        self.has(".event", "/never/")
+        self.has(".event", "expired")
+        self.has(".key", "<img src=x")
+        self.assertIn(HOSTILE, self.page.inner_text("#events"))
+        self.assertEqual(self.page.locator("main img, main script").count(), 0)
+        self.assertEqual(self.page.title(), "Cache wall")
+
+    def test_events_that_nobody_should_write_do_no_harm(self):
+        self.publish(
+            *(
+                "null",
+                "[]",
+                "7",
+                '"text"',
+                "{no json",
+                '{"kind": "request"}',
+                '{"kind": "expired"}',
+            ),
+            *({"kind": "request", "levels": value, "ops": value} for value in (1, "x", [None], {})),
+            {"kind": "request", "levels": [{"level": "__proto__", "word": {}, "hits": "1e9"}]},
+            {"kind": "request", "at": 1e300, "us": -1, "path": {}, "worker": ["x"]},
+            a_request("/last/"),
+        )
+
+        self.open()
+
+        self.has(".event", "/last/")
+
+    def test_pause_stops_the_page_and_not_the_counting(self):
+        self.open()
+        self.publish(a_request("/before/"))
+        self.has(".event", "/before/")
+        self.page.focus("#pause")
+
+        self.page.keyboard.press("Space")
+        self.publish(*(a_request(f"/{number}/") for number in range(50)))
+
+        self.has("#state-words", "Paused, 50 new events")
+        self.assertEqual(self.page.locator(".event").count(), 1)
+        self.assertEqual(self.page.get_attribute("#pause", "aria-pressed"), "true")
+
+        self.page.keyboard.press("Space")
+
+        self.has(".level .counts", "51 hits")
+
+    def test_one_polite_region_speaks_and_the_list_does_not(self):
+        self.open()
+
+        regions = self.page.locator("[aria-live], [role=status], [role=alert], [role=log]")
+        self.assertEqual(regions.count(), 1)
+        self.assertEqual(regions.get_attribute("aria-live"), "polite")
+
+    def test_a_key_is_shown_and_expired(self):
+        caches["default"].set("answer", 42, 60)
+        self.open()
+        key = self.page.locator(".key", has_text="answer")
+
+        key.get_by_role("button", name="Show").click()
+        self.has("#shown-text", "42")
+        self.page.keyboard.press("Escape")
+        self.eventually(lambda: (self.holder() or {}).get("notifications") == "on")
+        key.get_by_role("button", name="Expire now").click()
+
+        self.has(".event", "expired")
+        key.wait_for(state="detached")
+        self.assertIsNone(caches["default"].get("answer"))
+
+    def test_at_zero_a_key_is_due_until_redis_says_that_it_expired(self):
+        key = self.key("answer", "view")
+        op = ["SET", "view", key, "write", None, 9, 1, 300, "", "stored"]
+        self.open()
+
+        self.publish(a_request(ops=[op]))
+
+        row = self.page.locator(".key", has_text="answer")
+        self.has(".key", "due")
+        self.publish({"kind": "expired", "level": "view", "key": key, "events": 1})
+        row.wait_for(state="detached")
+
+    def test_at_the_keyboard_everything_is_reached_in_order(self):
+        caches["default"].set("answer", 42, 60)
+        self.open()
+        self.page.locator(".key").first.wait_for()
+
+        reached = []
+        for _ in range(9):
+            self.page.keyboard.press("Tab")
+            reached.append(
+                self.page.evaluate("document.activeElement.textContent.trim().slice(0, 8)")
+            )
+
+        for name in ("Skip to ", "Pause", "Back to ", "The same", "Show "[:5].strip()):
+            self.assertTrue(any(text.startswith(name) for text in reached), (name, reached))
+
+
+@needs_gunicorn
+class LoadTests(BrowserCase):
+    """A thousand events a second."""
+
+    def start(self):
+        return self.serve(workers=1)
+
+    def burst(self, seconds):
+        """Publish for so long, in another thread. Return that thread and the number."""
+        number = seconds * 1000
+
+        def publish():
+            client, start = connect(), time.monotonic()
+            for tenth in range(seconds * 10):
+                pipeline = client.pipeline(transaction=False)
+                for index in range(100):
+                    event = a_request(f"/{tenth}/{index}/", "site", "hit" if index % 3 else "miss")
+                    key = f"{self.name}-site:1:views.decorators.cache.cache_page.{tenth}.{index}"
+                    event["ops"] = [
+                        ["GET", "site", key, "page", True, 9, 1, 60_000, "x.py:1", ""]
+                    ] * 3
+                    pipeline.xadd(self.name, {"e": json.dumps(event)}, maxlen=2000)
+                pipeline.execute()
+                time.sleep(max(0, start + (tenth + 1) / 10 - time.monotonic()))
+
+        thread = threading.Thread(target=publish)
+        thread.start()
+        return thread, number
+
+    def heap(self, session):
+        """Return the bytes that are in use after everything unused is gone."""
+        session.send("HeapProfiler.collectGarbage")
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return {metric["name"]: metric["value"] for metric in metrics}
+
+    def taken(self):
+        """Return how many events the wall has counted in the first card."""
+        hits, misses, _ = self.card()
+        return int(hits.replace(",", "")) + int(misses.replace(",", ""))
+
+    def test_a_burst_neither_freezes_the_tab_nor_fills_its_memory(self):
+        self.open()
+        session = self.page.context.new_cdp_session(self.page)
+        session.send("Performance.enable")
+        thread, first = self.burst(1)
+        thread.join()
+        self.eventually(lambda: self.taken() == first)
+        before = self.heap(session)
+
+        self.page.evaluate(WATCH_FRAMES)
+        thread, second = self.burst(3)
+        while thread.is_alive():
+            self.page.wait_for_timeout(200)  # Lets playwright take in what the browser tells.
+            rows = self.page.locator(".event").count()
+            self.assertLessEqual(rows, 200)
+        thread.join()
+        self.eventually(lambda: self.taken() == first + second)
+        longest = self.page.evaluate("window.longest")
+        after = self.heap(session)
+
+        self.assertLess(longest, 1000)
+        self.assertLess(after["JSHeapUsedSize"] - before["JSHeapUsedSize"], 3_000_000)
+        self.assertLess(after["Nodes"] - before["Nodes"], 4000)
+        self.has(".event", "more events, counted above")
+
+
+class FallbackTests(BrowserCase):
+    """All places are taken, or Redis is away."""
+
+    def test_without_a_place_it_asks_every_two_seconds(self):
+        other = Listening(self.server)
+        self.addCleanup(other.close)
+
+        self.open("Live, asking every 2 seconds")
+        self.get("/never/")
+
+        self.has(".event", "/never/")
+
+    @mock.patch("watch.listener._logger")
+    @mock.patch("watch.feed._logger")
+    def test_a_redis_that_does_not_answer_is_told(self, *loggers):
+        with self.settings(WATCH={"STREAM_URL": "unix:///nowhere/redis.sock"}):
+            self.open("Redis does not answer")
+
+            self.has("#notice", "Redis does not answer")
+            self.page.context.close()
+
+
+class NarrowTests(BrowserCase):
+    """360 px."""
+
+    size = (360, 740)
+
+    def test_nothing_is_wider_than_the_screen(self):
+        self.publish(
+            a_request("/" + "a-long-path-without-end" * 20), a_request(word="miss", us=3_000_000)
+        )
+        caches["default"].set("a-long-key" * 15, 42, 60)
+        self.open()
+        self.page.locator(".key").first.wait_for()
+        self.has(".event", "a-long-path")
+
+        self.assertEqual(self.page.evaluate("document.documentElement.scrollWidth"), 360)

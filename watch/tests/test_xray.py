@@ -1,0 +1,559 @@
+"""
+The page x-ray in a real browser: five rings, drawn from the headers of the response itself.
+
+Needs Playwright and a Chromium: see blog/tests/test_browser.py.
+"""
+
+import re
+import unittest
+from urllib.parse import quote
+
+from django.conf import settings
+from django.test import Client, override_settings
+
+from blog.tests import CacheTestCase
+from blog.tests.test_browser import BrowserTestCase
+
+NAVIGATION = 'performance.getEntriesByType("navigation")[0]'
+NO_SERVER_TIMING = "delete PerformanceResourceTiming.prototype.serverTiming"
+VISITOR = Client(headers={"host": "testserver"})
+# Everything that could be read as markup, as the instrument writes it.
+HOSTILE = quote("\"><img src=x onerror=document.title='owned'>\r\n\u202e", safe="")
+
+
+@unittest.skipUnless(settings.CACHE_WATCH, "CACHE_WATCH=0: no page has the headers.")
+@override_settings(WATCH=settings.WATCH | {"SHOW_CODE": True})
+class XrayTestCase(BrowserTestCase):
+    redis = CacheTestCase.redis
+
+    def get(self, path):
+        """Let somebody else ask for a page, in a browser of their own."""
+        self.page.context.request.get(f"{self.live_server_url}{path}")
+
+    def open(self, path, page=None):
+        page = page or self.page
+        page.goto(path)
+        page.wait_for_selector("#xray")
+
+    def ring(self, level, page=None):
+        """Return (state, text) of one level in the panel."""
+        row = (page or self.page).locator(f'#xray [data-level="{level}"]')
+        return row.get_attribute("data-state"), " ".join(row.inner_text().split())
+
+    def assertRing(self, level, state, text="", page=None):
+        found, said = self.ring(level, page)
+        self.assertEqual(found, state, said)
+        self.assertRegex(said, text or ".")
+
+    def assertNotReached(self, levels, answered):
+        for level in levels.split():
+            self.assertRing(level, "idle", f"not reached: the {answered} answered$")
+
+    def headline(self):
+        return self.page.locator(".xray-headline").inner_text()
+
+    def answer_with(self, page, headers, path="/about/"):
+        """Let `path` come with these headers instead of its own: None removes one."""
+
+        def fulfill(route):
+            response = route.fetch()
+            changed = {**response.headers, **headers}
+            known = {name: value for name, value in changed.items() if value is not None}
+            route.fulfill(response=response, headers=known)
+
+        page.route(f"**{path}", fulfill)
+
+    def drop(self, level, pattern):
+        client = self.redis(level)
+        client.delete(*client.scan_iter(pattern))
+
+
+class RingTests(XrayTestCase):
+    """Who answered, and what those before and behind did."""
+
+    def test_a_cold_page(self):
+        self.open("/")
+
+        self.assertEqual(self.headline(), "Django made this page")
+        self.assertRing("browser", "miss", r"[\d.]+ KB .*Came over the network")
+        self.assertRing("site", "miss", r"(60|59) s left [\d.]+ KB [\d.]+ ms Kept from now on")
+        self.assertRing("site", "miss", r"mysite/settings\.py:\d+$")
+        for level in ("view", "fragment", "low-level"):
+            self.assertRing(level, "idle", "not used$")
+
+    def test_a_page_of_the_whole_site(self):
+        self.get("/tags/redis/")
+
+        self.open("/tags/redis/")
+
+        self.assertEqual(self.headline(), "Whole site: hit")
+        self.assertRing("browser", "miss")
+        self.assertRing("site", "hit", r"\d+ s left [\d.]+ KB [\d.]+ ms mysite/settings\.py:\d+$")
+        self.assertNotReached("view fragment low-level", "site")
+
+    def test_a_page_of_a_view(self):
+        self.get("/posts/keys/")
+
+        self.open("/posts/keys/")
+
+        self.assertRing("site", "bypass", "The view level keeps this page")
+        self.assertRing("view", "hit", r"\d min left [\d.]+ KB [\d.]+ ms blog/views\.py:\d+$")
+        self.assertNotReached("fragment low-level", "view")
+
+    def test_fragments_some_kept_some_not(self):
+        self.get("/archive/")
+        self.drop("fragment", "*:template.cache.archive_discussed.*")
+
+        self.open("/archive/")
+
+        self.assertEqual(self.headline(), "Django made this page from kept parts")
+        self.assertRing("site", "bypass", "The view says never_cache")
+        self.assertRing("fragment", "mixed", r"2/3 hit .*3 fragments")
+        self.assertRing("fragment", "mixed", r"hit archive_month blog/archive\.html:\d+ \d+ h left")
+        self.assertRing("fragment", "mixed", r"miss archive_discussed blog/archive\.html:\d+$")
+
+    def test_values_of_the_low_level(self):
+        self.get("/search/?q=keys")
+
+        self.open("/search/?q=keys")
+
+        self.assertRing("fragment", "idle", "not used")
+        self.assertRing("low-level", "hit", r"search:generation .*blog/caching\.py:\d+")
+        self.assertRing("low-level", "hit", r"search:results:[0-9a-f]{8}… blog/search\.py:\d+ 9 min left")
+
+    def test_keys_that_one_line_asked_for_are_one_entry(self):
+        for number in range(5):
+            self.make_post(f"more-keys-{number}")
+        self.get("/search/?q=keys")
+
+        self.open("/search/?q=keys")
+
+        self.assertRing("low-level", "hit", r"comments:\d+ and \d more")
+
+    def test_the_browsers_own_copy(self):
+        self.open("/about/")
+        self.open("/")
+        self.page.locator('.site-nav a[href="/about/"]').click()
+        self.page.wait_for_url("**/about/")
+        self.page.wait_for_selector("#xray")
+
+        self.assertEqual(self.page.evaluate(f"{NAVIGATION}.transferSize"), 0)
+        self.assertEqual(self.headline(), "Your browser answered")
+        self.assertRing("browser", "hit", r"Django was not asked\. Answered by Django \d+ s ago")
+        self.assertNotReached("site view fragment low-level", "browser")
+        left = self.page.locator("#xray .xray-note", has_text=re.compile(r"\d+ s left\."))
+        left.wait_for()
+
+    def test_ask_django_again(self):
+        self.test_the_browsers_own_copy()
+
+        with self.page.expect_navigation():
+            self.page.get_by_role("button", name="Ask Django again").click()
+        self.page.wait_for_selector("#xray")
+
+        state, said = self.ring("browser")
+        self.assertIn(state, ("confirmed", "miss"), said)
+        self.assertRing("site", "hit")
+
+    def test_a_copy_that_django_confirmed(self):
+        self.open("/")
+        self.open("/about/")
+
+        self.open("/")
+
+        self.assertRing("browser", "confirmed", "still right")
+        self.assertRing("site", "hit")
+
+    def test_a_form_with_an_error(self):
+        self.open("/posts/keys/comment/")
+        self.page.locator('[name="author"]').fill("   ")
+        self.page.locator('[name="body"]').fill("A remark.")
+        with self.page.expect_navigation():
+            self.page.locator('form:has([name="body"]) button').click()
+        self.page.wait_for_selector("#xray")
+
+        self.assertRing("browser", "miss")
+        self.assertRing("site", "bypass", "Only GET and HEAD are kept")
+
+    def test_redis_down(self):
+        away = {
+            alias: cache | {"LOCATION": f"unix:///nowhere/redis-{alias}.sock"}
+            for alias, cache in settings.CACHES.items()
+        }
+        with override_settings(CACHES=away):
+            for path, level in (
+                ("/", "site"),
+                ("/posts/keys/", "view"),
+                ("/archive/", "fragment"),
+                ("/search/?q=keys", "low-level"),
+            ):
+                self.open(path)
+
+                with self.subTest(path):
+                    self.assertRing(level, "down", "Redis did not answer")
+                    self.assertIn("Redis is down", self.headline())
+
+    def test_back_from_the_browsers_memory(self):
+        self.open("/")
+
+        self.page.evaluate('dispatchEvent(new PageTransitionEvent("pageshow", {persisted: true}))')
+        self.page.wait_for_selector('#xray [data-level="browser"][data-state="hit"]')
+
+        self.assertRing("browser", "hit", "Back or Forward brought the page from memory")
+        self.assertEqual(self.page.locator("#xray").count(), 1)
+
+    def test_the_time_left_runs_down(self):
+        self.open("/")
+        left = self.page.locator('#xray [data-level="site"] .xray-numbers span').first
+        before = left.inner_text()
+
+        self.page.wait_for_function(
+            "before => document.querySelector('[data-level=site] .xray-numbers span')"
+            ".textContent !== before",
+            arg=before,
+        )
+
+        after = left.inner_text()
+        self.assertLess(int(after.split()[0]), int(before.split()[0]))
+
+    def test_its_own_cost(self):
+        self.open("/")
+
+        facts = self.page.locator(".xray-facts").inner_text()
+        self.assertRegex(facts, r"^[\d.]+ ms in Django, [\d.]+ of it watching$")
+
+    def test_five_rings_as_a_figure(self):
+        self.open("/")
+
+        self.assertEqual(self.page.locator("#xray svg .xray-track").count(), 5)
+        self.assertEqual(self.page.locator("#xray [style]").count(), 0)
+
+
+class FragmentTests(XrayTestCase):
+    """What the cache keeps is outlined on the page, with what became of it and its true age."""
+
+    def tag(self, name):
+        element = self.page.locator(f'[data-fragment="{name}"]')
+        said = element.locator(".xray-tag").text_content()
+        return element.get_attribute("data-xray"), said
+
+    def test_hit_and_miss(self):
+        self.get("/archive/")
+        self.drop("fragment", "*:template.cache.archive_discussed.*")
+
+        self.open("/archive/")
+
+        state, said = self.tag("archive_month")
+        self.assertEqual(state, "hit")
+        self.assertRegex(said, r"✓ hit · rendered \d+ s ago")
+        state, said = self.tag("archive_discussed")
+        self.assertEqual(state, "miss")
+        self.assertRegex(said, r"✗ miss · rendered \d+ s ago")
+
+    def test_the_age_is_by_the_servers_clock(self):
+        self.get("/archive/")
+        page = self.visitor()
+        page.add_init_script("""
+            Date.now = (now => () => now() + 3_600_000)(Date.now);
+            const value = performance.timeOrigin + 3_600_000;
+            Object.defineProperty(performance, "timeOrigin", {value});
+        """)
+        self.page = page
+
+        self.open("/archive/")
+
+        self.assertRegex(self.tag("archive_month")[1], r"rendered \d+ s ago")
+
+    def test_frozen_inside_a_page_that_is_kept(self):
+        timing = 'app;dur=1, req;desc="a@1767225600", site;dur=1;desc="hit n=1 ttl=9 b=9 at=x:1"'
+        self.answer_with(self.page, {"server-timing": timing}, "/archive/")
+
+        self.open("/archive/")
+
+        state, said = self.tag("archive_month")
+        self.assertEqual(state, "frozen")
+        self.assertIn("frozen inside the site’s copy · rendered", said)
+
+    def test_redis_down(self):
+        timing = 'req;desc="a@1767225600", f;desc="down template.cache.archive_months.1 a.html:1"'
+        self.answer_with(self.page, {"server-timing": timing}, "/archive/")
+
+        self.open("/archive/")
+
+        self.assertEqual(self.tag("archive_months")[0], "down")
+        self.assertIn("not told", self.tag("archive_month")[1])
+
+
+class HeaderTests(XrayTestCase):
+    """Where the headers come from, and what is done without them."""
+
+    def test_nothing_is_drawn_without_them(self):
+        self.answer_with(self.page, {"server-timing": None, "cache-status": None})
+
+        self.page.goto("/about/", wait_until="networkidle")
+
+        self.assertEqual(self.page.locator("#xray, .xray-tag, .xray-drawn").count(), 0)
+
+    def test_metrics_of_others_are_no_reason_to_draw(self):
+        self.answer_with(self.page, {"server-timing": "db;dur=3, cdn-cache;desc=HIT"})
+
+        self.page.goto("/about/", wait_until="networkidle")
+
+        self.assertEqual(self.page.locator("#xray").count(), 0)
+
+    def test_a_browser_that_hides_them_has_them_in_its_copy(self):
+        self.page.add_init_script(NO_SERVER_TIMING)
+
+        self.open("/about/")
+
+        self.assertRing("site", "miss", "Kept from now on")
+
+    def test_a_browser_that_hides_them_and_keeps_no_copy_is_told_what_to_do(self):
+        # Not visitor(): the console says that there is no copy.
+        page = self.browser.new_page(base_url=self.live_server_url)
+        self.addCleanup(page.close)
+        page.add_init_script(NO_SERVER_TIMING)
+        page.add_init_script("Object.defineProperty(window, 'isSecureContext', {value: false})")
+
+        self.open("/archive/", page)
+
+        said = page.locator("#xray").inner_text()
+        self.assertIn("http://localhost or by https", said)
+
+    def test_markup_in_a_key_a_line_or_an_id_is_text(self):
+        timing = (
+            f'app;dur=1, req;desc="{HOSTILE}@1767225600", fragment;dur=1;desc="hit n=1 ttl=9 b=9", '
+            f'low-level;dur=1;desc="1/2 n=2 ttl=9 b=9", why;desc="site {HOSTILE}", '
+            f'f;dur=1;desc="hit template.cache.{HOSTILE}.1 {HOSTILE} ttl=9", '
+            f'l;dur=1;desc="hit {HOSTILE} {HOSTILE} ttl=9", l;dur=1;desc="miss %E0%A4%A %"'
+        )
+        self.answer_with(self.page, {"server-timing": timing})
+
+        self.open("/about/")
+
+        self.assertEqual(self.page.locator("#xray img").count(), 0)
+        self.assertIn("<img src=x onerror=", self.page.locator("#xray").inner_text())
+        self.assertNotIn("\u202e", self.page.locator("#xray").inner_text())
+        self.assertNotEqual(self.page.title(), "owned")
+
+    def test_a_hostile_address(self):
+        page = self.browser.new_page(base_url=self.live_server_url)
+        self.addCleanup(page.close)
+
+        self.open(f"/{HOSTILE}/?q={HOSTILE}#{HOSTILE}", page)
+
+        self.assertRing("site", "bypass", "status 404 is not kept", page)
+        self.assertEqual(page.locator("#xray img").count(), 0)
+        self.assertNotEqual(page.title(), "owned")
+
+    def test_values_that_are_none(self):
+        for timing in (
+            'req;desc="@"',
+            'req;desc="", site;desc="hit"',
+            'req;desc="a@b", site;desc="?? n=x ttl=y b=z at=%"',
+            'req;desc="a@1", site;desc="hit n=1 ttl=-1 b=0 at=", f;desc="", l, why;desc="a"',
+        ):
+            page = self.visitor()
+            self.answer_with(page, {"server-timing": timing})
+            self.open("/about/", page)
+
+            with self.subTest(timing):
+                self.assertNotRegex(page.locator("#xray").inner_text(), "NaN|undefined|null")
+
+
+class PanelTests(XrayTestCase):
+    """It can be put away, by anybody and on any screen, and stays out of the way."""
+
+    paths = ("/", "/posts/keys/", "/archive/", "/search/?q=keys", "/about/")
+
+    def expanded(self, page=None):
+        return (page or self.page).locator(".xray-toggle").get_attribute("aria-expanded")
+
+    def test_the_keyboard_closes_and_opens_it(self):
+        self.open("/")
+        toggle = self.page.get_by_role("button", name="Cache x-ray")
+        toggle.focus()
+
+        for key, expanded in (("Enter", "false"), ("Space", "true"), ("Escape", "false")):
+            self.page.keyboard.press(key)
+            with self.subTest(key):
+                self.assertEqual(self.expanded(), expanded)
+                self.assertEqual(self.page.locator("#xray-body").is_visible(), expanded == "true")
+                self.assertTrue(toggle.evaluate("button => button === document.activeElement"))
+
+    def test_escape_from_within_returns_to_the_button(self):
+        self.open("/")
+        self.page.locator(".xray-code").focus()
+
+        self.page.keyboard.press("Escape")
+
+        self.assertTrue(self.page.locator(".xray-toggle:focus").count())
+
+    def test_it_stays_as_it_was_left(self):
+        self.open("/")
+        self.assertEqual(self.expanded(), "true")
+        self.page.locator(".xray-toggle").click()
+
+        self.open("/about/")
+        self.assertEqual(self.expanded(), "false")
+        self.page.locator(".xray-toggle").click()
+
+        self.open("/")
+        self.assertEqual(self.expanded(), "true")
+
+    def test_closed_it_still_says_who_answered(self):
+        self.get("/about/")
+        self.open("/about/")
+
+        self.page.locator(".xray-toggle").click()
+
+        self.assertRegex(self.headline(), r"^Whole site: hit · \d+ s left$")
+
+    def test_it_does_without_storage(self):
+        page = self.visitor()
+        page.add_init_script(
+            "Object.defineProperty(window, 'localStorage', {get() { throw new Error('no'); }})"
+        )
+
+        self.open("/", page)
+        page.locator(".xray-toggle").click()
+
+        self.assertEqual(self.expanded(page), "false")
+
+    def test_a_phone_starts_with_it_closed(self):
+        page = self.visitor(viewport={"width": 360, "height": 640})
+
+        self.open("/", page)
+
+        self.assertEqual(self.expanded(page), "false")
+
+    def test_on_a_phone_nothing_is_wider_and_nothing_covered_for_good(self):
+        page = self.visitor(viewport={"width": 360, "height": 640})
+        for path in self.paths:
+            self.open(path, page)
+            page.locator(".xray-toggle").click()
+            for state in (self.expanded(page), "other"):
+                with self.subTest(path, expanded=state):
+                    self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), 360)
+                    # The panel's height reaches the page with the observer of its size.
+                    page.wait_for_function(
+                        """() => {
+                            const box = (name) =>
+                                document.querySelector(name).getBoundingClientRect();
+                            scrollTo(0, 1e6);
+                            return box("footer").bottom <= box("#xray").top;
+                        }"""
+                    )
+                page.locator(".xray-toggle").click()
+
+    def test_screen_readers_have_a_list_with_a_name(self):
+        self.open("/")
+
+        panel = self.page.get_by_role("complementary", name="Cache x-ray")
+        self.assertEqual(panel.get_by_role("listitem").count(), 5)
+        self.assertEqual(panel.locator("[aria-live]:not([aria-live=off]), [role=timer]").count(), 0)
+
+    def test_paper_has_none_of_it(self):
+        self.open("/archive/")
+
+        self.page.emulate_media(media="print")
+
+        self.assertFalse(self.page.locator("#xray").is_visible())
+        self.assertFalse(self.page.locator(".xray-tag").first.is_visible())
+        padding = "getComputedStyle(document.body).paddingBottom"
+        self.assertEqual(self.page.evaluate(padding), "0px")
+
+    def test_dark_and_light_differ(self):
+        self.open("/")
+        colours = set()
+        for scheme in ("light", "dark"):
+            self.page.emulate_media(color_scheme=scheme)
+            script = "getComputedStyle(document.querySelector('#xray')).backgroundColor"
+            colours.add(self.page.evaluate(script))
+
+        self.assertEqual(len(colours), 2)
+
+    def test_nothing_moves_for_those_who_want_less_movement(self):
+        self.open("/")
+        self.page.emulate_media(reduced_motion="reduce")
+
+        script = "getComputedStyle(document.querySelector('.xray-arc')).transitionDuration"
+        self.assertEqual(self.page.evaluate(script), "0s")
+
+    def test_it_moves_nothing_when_it_is_drawn(self):
+        script = """new Promise(resolve => new PerformanceObserver(list => resolve(
+            list.getEntries().reduce((sum, entry) => sum + entry.value, 0)
+        )).observe({type: "layout-shift", buffered: true}) || setTimeout(resolve, 300, 0))"""
+        self.open("/archive/")
+
+        self.assertLess(self.page.evaluate(script), 0.01)
+
+
+class CodeTests(XrayTestCase):
+    """Show the code."""
+
+    def test_the_lines_that_asked_are_marked_with_what_they_got(self):
+        self.get("/archive/")
+        self.drop("fragment", "*:template.cache.archive_discussed.*")
+        self.open("/archive/")
+
+        self.page.get_by_role("link", name="Show the code").click()
+        self.page.wait_for_selector(".watch-code")
+
+        self.assertShows("def archive(request, year=None, month=None):")
+        lines = [line.split("%}") for line in self.page.locator(".watch-asked").all_inner_texts()]
+        self.assertEqual([got.strip() for _, got in lines], ["hit", "hit", "miss"])
+
+    def test_a_page_from_the_cache(self):
+        self.get("/about/")
+        self.open("/about/")
+
+        self.page.get_by_role("link", name="Show the code").click()
+        self.page.wait_for_selector(".watch-code")
+
+        self.assertShows("The site level answered with its copy")
+        self.assertIn("mysite/settings.py:", self.page.locator("main").inner_text())
+        self.assertHides("SECRET_KEY")
+
+    def test_a_value_of_another_module(self):
+        self.open("/search/?q=keys")
+
+        self.page.get_by_role("link", name="Show the code").click()
+        self.page.wait_for_selector(".watch-code")
+
+        marked = self.page.locator(".watch-asked").all_inner_texts()
+        self.assertTrue(any("cache.get_or_set(" in line for line in marked), marked)
+
+    def test_it_fits_a_phone(self):
+        page = self.visitor(viewport={"width": 360, "height": 640})
+
+        page.goto("/watch/code?path=/archive/")
+
+        self.assertEqual(page.locator(".watch-code").count(), 1)
+        self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), 360)
+
+    def test_where_it_is_switched_off_there_is_no_link(self):
+        with override_settings(WATCH=settings.WATCH | {"SHOW_CODE": False}):
+            self.open("/archive/")
+
+        self.assertEqual(self.page.locator(".xray-code").count(), 0)
+
+
+@unittest.skipUnless(settings.CACHE_WATCH, "CACHE_WATCH=0: no page has the headers.")
+class WhyTests(CacheTestCase):
+    """Why a level was bypassed is in Server-Timing too: a page can't read Cache-Status."""
+
+    def test_why(self):
+        self.make_post("keys")
+        for path, why in (
+            ("/archive/", "site never-cache"),
+            ("/posts/keys/", "site kept-by-view"),
+            ("/nowhere/", "site status-404"),
+        ):
+            with self.subTest(path):
+                timing = VISITOR.get(path).headers["Server-Timing"]
+                self.assertIn(f', why;desc="{why}"', timing)
+
+    def test_none_for_a_hit_or_a_miss(self):
+        for _ in range(2):
+            self.assertNotIn("why", VISITOR.get("/about/").headers["Server-Timing"])
