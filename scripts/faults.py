@@ -90,7 +90,7 @@ class Blog:
 
     def start(self, url, command=()):
         self.stop()
-        plain = {"DJANGO_SETTINGS_MODULE": "scripts.plain_settings"}
+        plain = {"DJANGO_SETTINGS_MODULE": "scripts.plain_settings", "CACHE_WATCH": "0"}
         how = {"now": {}, "before": plain | {"CACHING": "plain"}, "off": plain | {"CACHING": "off"}}
         self.gunicorn = Gunicorn(
             self.home,

@@ -44,7 +44,7 @@ LIFETIME = 25  # Seconds. A worker that is to end doesn't wait for long, and pla
 # free after two of these at most.
 BLOCK = 1
 BATCH = 200  # events an answer
-TIMEOUT = 1  # seconds that Redis may take for anything else than a stream
+TIMEOUT = 0.5  # seconds that Redis may take for anything else than a stream
 PAUSE = 2  # seconds in which a Redis that failed is not asked again
 
 STATE_AGE = 1  # seconds that INFO and the list of keys are told from memory

@@ -3,11 +3,12 @@
 import time
 from unittest import mock
 
-from django.test import SimpleTestCase, override_settings
+from django.test import SimpleTestCase
 from redis import Redis
 
-from mysite.caches import REDIS_TIMEOUT, redis_caches
+from mysite.caches import REDIS_TIMEOUT
 from mysite.caches.breaker import PERIOD, breaker_of
+from mysite.private_redis import use_redis
 from mysite.tests.faults import Proxy, RedisServer
 from mysite.tests.processes import wait_until
 
@@ -20,7 +21,7 @@ class HealthTests(SimpleTestCase):
         self.use(self.server.url)
 
     def use(self, url):
-        self.enterContext(override_settings(CACHES=redis_caches(url)))
+        self.enterContext(use_redis(url))
         self.addCleanup(breaker_of().forget_threads)
 
     def health(self):
