@@ -220,13 +220,16 @@ if flag("HTTPS", "0"):
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
 
+# Experiments, expiring keys by hand on /watch/, code in the x-ray: for a laptop.
+LAB = flag("LAB", "0")
 # The instrument: see watch/README.md. Without these lines the blog runs just the same.
 INSTALLED_APPS.append("watch")
 TEMPLATES[0]["OPTIONS"]["context_processors"].append("watch.context_processors.xray")
-WATCH = {"ASIDE": ["generation:"]}  # Tokens, not values: see mysite/caches/pages.py.
+WATCH = {
+    "ASIDE": ["generation:"],  # Tokens, not values: see mysite/caches/pages.py.
+    "SHOW_CODE": DEBUG or LAB,
+}
 if CACHE_WATCH:
     MIDDLEWARE.insert(0, "watch.middleware.WatchMiddleware")  # First: nothing of it is cached.
-# Experiments, and expiring keys by hand on /watch/: for a laptop, not for a server.
-LAB = flag("LAB", "0")
 
 TEST_RUNNER = "mysite.testing.PrivateRedisRunner"
