@@ -40,6 +40,10 @@ limit_request_line = 4094
 limit_request_fields = 50
 limit_request_field_size = 8190
 
+# gunicorn believes X-Forwarded-Proto and SCRIPT_NAME from 127.0.0.1 by default. Here Django
+# alone decides whom to believe: see TRUST_PROXY in mysite/settings.py.
+forwarded_allow_ips = ""
+
 # A worker touches a file to show that it lives. On disk that can block for long, and a
 # read-only container has no disk to write to.
 worker_tmp_dir = next((path for path in ("/dev/shm",) if os.access(path, os.W_OK)), None)  # noqa: S108

@@ -130,7 +130,8 @@ class PrivateRedis:
             *("--save", "", "--appendonly", "no", "--daemonize", "no"),
             # volatile-lru: what has no timeout was not meant to be dropped.
             *("--maxmemory", "64mb", "--maxmemory-policy", "volatile-lru"),
-            *("--loglevel", "warning"),
+            # Tells subscribers which keys were deleted, have expired or were evicted.
+            *("--notify-keyspace-events", "Egxe", "--loglevel", "warning"),
         ]
         janitors_end, self._pipe = os.pipe()
         os.set_inheritable(self._pipe, self.inheritable)

@@ -228,6 +228,7 @@ TEMPLATES[0]["OPTIONS"]["context_processors"].append("watch.context_processors.x
 WATCH = {
     "ASIDE": ["generation:"],  # Tokens, not values: see mysite/caches/pages.py.
     "SHOW_CODE": DEBUG or LAB,
+    "SAFE_SERIALIZERS": ["mysite.caches.serializer.SafeSerializer"],
 }
 if CACHE_WATCH:
     MIDDLEWARE.insert(0, "watch.middleware.WatchMiddleware")  # First: nothing of it is cached.

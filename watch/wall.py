@@ -342,7 +342,7 @@ def _state():
         return {"redis": "off"}
     if reader.is_down():
         return {"redis": "down"}
-    answer = {"redis": "up"}
+    answer = {"redis": "up", "at": time.time()}
     parts = {"listener": reader.who_listens, "servers": keys.servers, "levels": keys.listed}
     try:
         for name, ask in parts.items():
@@ -362,10 +362,10 @@ kept_state = Kept(_state)
 @never_cache
 @require_safe
 def state(request):
-    """What Redis holds now: memory, keys with their time left, and who listens."""
+    """What Redis holds: memory, keys with their time left at `at`, and who listens."""
     listener.wake()
     answer = kept_state.get()
-    return JsonResponse(answer | {"at": time.time()}, json_dumps_params={"separators": (",", ":")})
+    return JsonResponse(answer | {"now": time.time()}, json_dumps_params={"separators": (",", ":")})
 
 
 def may_touch():

@@ -3,12 +3,11 @@
 import time
 from unittest import mock
 
-from django.test import SimpleTestCase
+from django.test import SimpleTestCase, override_settings
 from redis import Redis
 
-from mysite.caches import REDIS_TIMEOUT
+from mysite.caches import REDIS_TIMEOUT, redis_caches
 from mysite.caches.breaker import PERIOD, breaker_of
-from mysite.private_redis import use_redis
 from mysite.tests.faults import Proxy, RedisServer
 from mysite.tests.processes import wait_until
 
@@ -21,7 +20,8 @@ class HealthTests(SimpleTestCase):
         self.use(self.server.url)
 
     def use(self, url):
-        self.enterContext(use_redis(url))
+        # Not use_redis(): the runner's caches have more patience.
+        self.enterContext(override_settings(CACHES=redis_caches(url)))
         self.addCleanup(breaker_of().forget_threads)
 
     def health(self):

@@ -154,7 +154,14 @@ class NobodySeesTests(CacheTestCase):
         )
 
         # Derandomized: the same sequences each time. begin() undoes what one has done.
-        @hypothesis.settings(max_examples=50, deadline=None, derandomize=True, database=None)
+        # Not made smaller either: that takes minutes.
+        @hypothesis.settings(
+            max_examples=50,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[hypothesis.Phase.generate],
+        )
         @hypothesis.given(st.lists(steps, min_size=4, max_size=20))
         def run(steps):
             self.go_through(steps)

@@ -120,13 +120,14 @@ class WallTests(BrowserCase):
     def test_the_plot_has_a_table_behind_it(self):
         self.publish(a_request(us=1500), a_request(word="miss", us=25_000))
         self.open()
+        self.page.locator("#plot circle").wait_for()
+        self.page.locator("#plot path").wait_for()
+
         self.page.click("#numbers summary")
 
         rows = self.page.locator("#numbers-rows tr")
         self.assertIn("1.5 ms", rows.nth(0).inner_text())
         self.assertIn("25 ms", rows.nth(1).inner_text())
-        self.page.locator("#plot circle").wait_for()
-        self.page.locator("#plot path").wait_for()
 
     def test_what_comes_from_visitors_is_text(self):
         op = [
@@ -221,7 +222,7 @@ class WallTests(BrowserCase):
 
     def test_at_zero_a_key_is_due_until_redis_says_that_it_expired(self):
         key = self.key("answer", "view")
-        op = ["SET", "view", key, "write", None, 9, 1, 300, "", "stored"]
+        op = ["SET", "view", key, "write", None, 9, 1, 100, "", "stored"]
         self.open()
 
         self.publish(a_request(ops=[op]))

@@ -14,6 +14,7 @@
   const DRAW_EVERY = 200; // ms
   const SAMPLES = 60; // times kept a level and answer
   const KEYS = 120; // keys on the page
+  const DUE = 30000; // ms that a key which is due is shown without news of it
   const NAMES = 1000; // keys whose page is remembered
   const WORKERS = 50;
   const POLL_EVERY = 2000; // ms
@@ -100,7 +101,7 @@
     return `${time}.${String(date.getMilliseconds()).padStart(3, "0")}`;
   }
 
-  const several = (number, word) => `${whole.format(number)} ${word}${number === 1 ? "" : "s"}`;
+  const several = (number, one, more = `${one}s`) => `${whole.format(number)} ${number === 1 ? one : more}`;
 
   // The model: what has been taken in ------------------------------------------------------
 
@@ -208,27 +209,28 @@
   // `at` is the server's time at which `ttl` was true.
   function keep(key, level, ttl, size, at) {
     const before = model.keys.get(key);
-    if (!before && model.keys.size >= KEYS) return;
+    if (before ? before.at > at : model.keys.size >= KEYS) return;
     const deadline = typeof ttl === "number" && ttl >= 0 ? at + ttl : null;
     const full = Math.max(deadline === null ? 0 : ttl, before?.full ?? 0);
-    model.keys.set(key, { level, deadline, full, size, row: before?.row ?? null });
+    model.keys.set(key, { level, deadline, full, size, at, row: before?.row ?? null });
   }
 
   function takeState(state) {
     model.state = state;
-    if (Number.isFinite(state.at)) model.offset = state.at * 1000 - Date.now();
+    const at = count(state.at) * 1000;
+    model.offset = count(state.now) * 1000 - Date.now();
     for (const { level, keys } of list(state.levels)) {
       const there = new Set();
       for (const [key, ttl, size] of list(keys)) {
         there.add(key);
-        keep(key, level, ttl, size, state.at * 1000);
+        keep(key, level, ttl, size, at);
       }
       for (const [key, entry] of model.keys) {
-        // One at zero stays until Redis says what became of it, or is silent for long.
-        const due = entry.deadline !== null && state.at * 1000 - entry.deadline;
-        if (entry.level === level && !there.has(key) && (due === false || due < 0 || due > 30000)) {
-          model.keys.delete(key);
-        }
+        // One that was stored since Redis was looked at stays. So does one at zero, until
+        // Redis says what became of it, or is silent for long.
+        if (entry.level !== level || there.has(key) || entry.at > at - 200) continue;
+        const due = entry.deadline !== null && at >= entry.deadline;
+        if (!due || at > entry.deadline + DUE) model.keys.delete(key);
       }
     }
   }
@@ -305,8 +307,8 @@
     while (eventList.children.length > ROWS) eventList.lastElementChild.remove();
     if (top > 0) eventList.scrollTop = top + eventList.scrollHeight - height;
     const workers = [...model.workers].map(([worker, name]) => `${name} is ${worker}`);
-    say(byId("workers"), `${several(model.workers.size, "process")
-      .replace("processs", "processes")}: ${workers.slice(0, 8).join(" · ")}${workers.length > 8 ? " …" : ""}`);
+    if (workers.length > 8) workers.splice(8, Infinity, "…");
+    say(byId("workers"), `${several(model.workers.size, "process", "processes")}: ${workers.join(" · ")}`);
   }
 
   function row(event) {
@@ -575,7 +577,7 @@
     say(
       byId("news"),
       `Last ${NEWS_EVERY / 1000} seconds: ${several(requests, "request")}, ${several(hits, "hit")}, ` +
-        `${misses === 1 ? "1 miss" : `${whole.format(misses)} misses`}, ${several(gone, "key")} gone.`,
+        `${several(misses, "miss", "misses")}, ${several(gone, "key")} gone.`,
     );
   }
 
@@ -622,7 +624,7 @@
     try {
       await post(config.urls.expire, key, level);
       const entry = model.keys.get(key);
-      if (entry) entry.deadline = 0;
+      if (entry) entry.deadline = Date.now() + model.offset;
     } catch (error) {
       words = error.message;
     }
