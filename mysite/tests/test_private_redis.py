@@ -183,9 +183,10 @@ class FailingServerTests(TestCase):
 
 
 OWNER = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from mysite.private_redis import PrivateRedis
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Ignored, and inherited, under nohup.
 redis = PrivateRedis(inheritable={inheritable}).start()
 print(redis.directory, flush=True)
 {then}
