@@ -67,6 +67,7 @@ class WatchTestCase(SimpleTestCase):
         level = logging.getLogger("django.request").level
         logging.getLogger("django.request").setLevel(logging.CRITICAL)
         self.addCleanup(logging.getLogger("django.request").setLevel, level)
+        feed.dropped = 0  # What an outage in another test has lost is not told in this one.
         self.name = f"watch-test-{uuid.uuid4().hex}"
         names = {alias: ALIASES.get(alias, alias) for alias in ("site", "view", *ALIASES)}
         overridden = override_settings(
