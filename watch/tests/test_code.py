@@ -212,7 +212,7 @@ class TagsTests(CodeTestCase):
     def test_every_page_has_the_script(self):
         self.make_post("keys")
         for path in ("/", "/posts/keys/", "/archive/", "/search/", "/about/"):
-            self.assertContains(self.client.get(path), "watch/xray.js")
+            self.assertContains(self.client.get(path), "watch/xray")
 
     def test_cached_pages_are_the_same_with_the_watch_on_or_off(self):
         plain = {
