@@ -58,20 +58,21 @@ def version(generation_key):
     return cache.get_or_set(generation_key, time.time_ns, GENERATION_TIMEOUT)
 
 
-# Which level keeps which page, and the generation it belongs to. Any other page is kept
-# by no page level.
+# Which levels keep which page, the generation it belongs to, and whether the browser may keep
+# it for its max-age. Any other page is kept by no page level.
 PAGES = [
-    (re.compile(r"/posts/(?P<slug>[-\w]{1,80})/"), "view", "post:{slug}"),
-    (re.compile(r"/tags/(?P<slug>[-\w]{1,80})/"), "site", "tag:{slug}"),
-    (re.compile(r"/|/about/|/feed/|/sitemap\.xml"), "site", "posts"),
+    (re.compile(r"/posts/(?P<slug>[-\w]{1,80})/"), ("view",), "post:{slug}", False),
+    (re.compile(r"/tags/(?P<slug>[-\w]{1,80})/"), ("site",), "tag:{slug}", False),
+    (re.compile(r"/|/feed/"), ("site",), "posts", False),
+    (re.compile(r"/about/|/sitemap\.xml"), ("site",), "posts", True),
 ]
 
 
 def page_of(path):
-    """Return (alias, generation) of the page at `path`, or None when no level keeps it."""
-    for pattern, alias, generation in PAGES:
+    """Return (aliases, generation, browser may keep) of the page, or None: no level keeps it."""
+    for pattern, aliases, generation, browser_may_keep in PAGES:
         if match := pattern.fullmatch(path):
-            return alias, generation.format(**match.groupdict())
+            return aliases, generation.format(**match.groupdict()), browser_may_keep
     return None
 
 

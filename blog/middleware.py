@@ -26,7 +26,6 @@ class PageMiddleware:
     """
 
     PAGINATED = re.compile(r"/$|/tags/")
-    BROWSER_MAY_KEEP = ("/about/", "/sitemap.xml")
 
     def __init__(self, get_response):
         self.get_response = get_response
@@ -34,19 +33,19 @@ class PageMiddleware:
     def __call__(self, request):
         kept = caching.page_of(request.path_info)
         if kept is None:
-            with page(None, None):
+            with page():
                 return self.get_response(request)
+        aliases, generation, browser_may_keep = kept
         if request.META.get("QUERY_STRING"):
             number = QueryDict(request.META["QUERY_STRING"]).get("page", "1")
             matters = number != "1" and self.PAGINATED.match(request.path_info)
             request.META["QUERY_STRING"] = urlencode({"page": number}) if matters else ""
         # Public pages answer nobody in particular: each value would be one more entry.
         request.META.pop("HTTP_AUTHORIZATION", None)
-        with page(*(kept if is_host_of_ours(request) else (None, None))):
+        with page(aliases if is_host_of_ours(request) else (), generation):
             response = self.get_response(request)
         opted_out = "private" in response.get("Cache-Control", "")  # So does never_cache().
-        may_keep = opted_out or request.path_info in self.BROWSER_MAY_KEEP
-        if response.status_code == 200 and not may_keep:
+        if response.status_code == 200 and not (opted_out or browser_may_keep):
             # With a date alone, nobody would hear that the newest post was deleted.
             del response["Cache-Control"], response["Expires"], response["Last-Modified"]
             patch_cache_control(response, no_cache=True)

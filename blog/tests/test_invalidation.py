@@ -782,7 +782,7 @@ class RaceTests(InvalidationTestCase):
     def edit(self):
         """Do what an author and a reader do while somebody's page is being built."""
         # page(): in requests of their own.
-        with page(None, None), self.commit():
+        with page(), self.commit():
             Post.objects.filter(slug="keys").update(title="Keys, revised")
             self.make_comment(self.keys_post, "Grace", "A remark in between.")
             self.make_post("between")
@@ -893,7 +893,7 @@ class RaceTests(InvalidationTestCase):
 
         def post_comes(*args, **kwargs):
             if not came:
-                with page(None, None), self.commit():
+                with page(), self.commit():
                     came.append(self.make_post("between"))
             return render(*args, **kwargs)
 

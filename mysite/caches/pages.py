@@ -47,13 +47,19 @@ NO_VARY = "d41d8cd98f00b204e9800998ecf8427e"  # md5 of nothing
 
 
 @dataclass
+class Lookup:
+    """What one level answered when it was asked for the current page."""
+
+    token: int | None = None  # None as well for a lookup that failed.
+    fetched: dict = field(default_factory=dict)
+
+
+@dataclass
 class Page:
     """The page that the current request asks for, as the page levels need to know it."""
 
-    level: str  # the alias that keeps it
     generation: str
-    token: int | None = None
-    fetched: dict = field(default_factory=dict)
+    lookups: dict  # a Lookup for each alias that keeps the page
     leases: dict = field(default_factory=dict)
 
 
@@ -61,9 +67,9 @@ _page = ContextVar("page", default=None)
 
 
 @contextmanager
-def page(level, generation):
-    """Let `level` alone keep what this request builds, under `generation`."""
-    reset = _page.set(Page(level, generation))
+def page(levels=(), generation=""):
+    """Let these levels (aliases) alone keep what this request builds, under `generation`."""
+    reset = _page.set(Page(generation, {alias: Lookup() for alias in levels}))
     try:
         yield
     finally:
@@ -137,30 +143,31 @@ class PageClient(GenerationClient):
         current, header = _page.get(), HEADER_KEY.fullmatch(key)
         if current is None or not (header or PAGE_KEY.fullmatch(key)):
             return super().get(key, default, version, client)
-        if current.level != self.alias:
+        lookup = current.lookups.get(self.alias)
+        if lookup is None:
             return default
         if header:
-            return self._get_all(current, key, header, default, version, client)
-        if key in current.fetched:
-            entry = current.fetched.pop(key)
+            generation = generation_key(current.generation)
+            return self._get_all(lookup, generation, key, header, default, version, client)
+        if key in lookup.fetched:
+            entry = lookup.fetched.pop(key)
         else:
             entry = super().get(key, None, version, client)
         if entry is None:
             return default
         match entry:
-            case (int(token), HttpResponse() as response) if token == current.token:
+            case (int(token), HttpResponse() as response) if token == lookup.token:
                 return response
         self.refuse(key)
         return default
 
-    def _get_all(self, current, key, header, default, version, client):
+    def _get_all(self, lookup, generation, key, header, default, version, client):
         start, prefix, url, end = header.groups()
         guess = f"{start}cache_page.{prefix}.GET.{url}.{NO_VARY}{end}"
-        generation = generation_key(current.generation)
-        current.token = None  # For a lookup that fails.
+        lookup.token = None  # For a lookup that fails.
         found = self.get_many([key, guess, generation], version=version, client=client)
-        current.token = self.token(generation, found.get(generation), version)
-        current.fetched = {guess: found.get(guess)}
+        lookup.token = self.token(generation, found.get(generation), version)
+        lookup.fetched = {guess: found.get(guess)}
         headers = found.get(key)
         if isinstance(headers, list) and all(isinstance(name, str) for name in headers):
             return headers
@@ -171,15 +178,16 @@ class PageClient(GenerationClient):
         current, is_page = _page.get(), PAGE_KEY.fullmatch(key)
         if current is None or not (is_page or HEADER_KEY.fullmatch(key)):
             return super().set(key, value, timeout, version, client, **kwargs)
-        if current.level != self.alias or current.token is None:
-            # Another level keeps this page. Or the lookup failed, and an invalidation
+        lookup = current.lookups.get(self.alias)
+        if lookup is None or lookup.token is None:
+            # Other levels keep this page. Or the lookup failed, and an invalidation
             # may have been lost in the same way.
             return False
         if is_page:
             # A cookie is for one visitor. Django stores it unless the page varies on Cookie.
             if value.cookies or not self.confirm(generation_key(current.generation), version):
                 return False
-            value = (current.token, value)
+            value = (lookup.token, value)
         return super().set(key, value, timeout, version, client, **kwargs)
 
 

@@ -47,10 +47,10 @@ class PagesTestCase(CacheTestCase):
             patch_vary_headers(response, self.vary)
         return response
 
-    def get(self, path="/a/", generation="g", level="site", method="get", **headers):
-        """Request a page of `generation`, which `level` keeps. Return what it says."""
+    def get(self, path="/a/", generation="g", levels=("site",), method="get", **headers):
+        """Request a page of `generation`, which `levels` keep. Return what it says."""
         request = getattr(RequestFactory(), method)(path, headers=headers)
-        with page(level, generation):
+        with page(levels, generation):
             return self.site(request).content.decode()
 
     def token_key(self, generation="g"):
@@ -102,8 +102,8 @@ class HitTests(PagesTestCase):
 
     def test_a_page_of_another_level_costs_nothing(self):
         with self.commands() as commands:
-            self.get(level="view")
-            self.get(level=None)
+            self.get(levels=["view"])
+            self.get(levels=[])
 
         self.assertEqual(commands, {})
 
@@ -409,22 +409,22 @@ class FailedLookupTests(PagesTestCase):
 
 
 class OwnerTests(PagesTestCase):
-    """One level a page."""
+    """Only the levels that own a page keep it."""
 
     def test_only_the_pages_level_keeps_it(self):
-        self.get(level="view")
+        self.get(levels=["view"])
 
         self.assertEqual(self.keys("site"), [])
 
     def test_a_page_of_no_level_is_kept_nowhere(self):
-        self.get(level=None)
+        self.get(levels=[])
 
         self.assertEqual(self.keys("site"), [])
 
     def test_an_entry_is_not_served_to_a_request_that_another_level_owns(self):
         self.get()
 
-        self.get(level="view")
+        self.get(levels=["view"])
 
         self.assertEqual(self.built, 2)
 
@@ -434,7 +434,7 @@ class OwnerTests(PagesTestCase):
             self.empty_caches()
             self.site = UpdateCacheMiddleware(FetchFromCacheMiddleware(inner))
 
-            self.assertEqual(self.get(level=level), self.get(level=level))
+            self.assertEqual(self.get(levels=[level]), self.get(levels=[level]))
 
             with self.subTest(level):
                 self.assertEqual(len(self.pages(level)), 1)
@@ -465,12 +465,12 @@ class OwnerTests(PagesTestCase):
         inside, done = threading.Event(), threading.Event()
 
         def other():
-            with page("site", "h"):
+            with page(["site"], "h"):
                 inside.set()
                 done.wait(10)
 
         thread = threading.Thread(target=other)
-        with page("site", "g"):
+        with page(["site"], "g"):
             thread.start()
             inside.wait(10)
         first = self.get("/a/", "g")
@@ -482,7 +482,7 @@ class OwnerTests(PagesTestCase):
 
     def test_other_keys_are_plain_keys(self):
         cache = caches["site"]
-        with page("site", "g"):
+        with page(["site"], "g"):
             cache.set("key", "value")
 
             self.assertEqual(cache.get("key"), "value")
@@ -496,6 +496,74 @@ class OwnerTests(PagesTestCase):
         self.assertEqual(self.keys("site", "*generation:*"), [])
 
 
+class TwoLevelsTests(PagesTestCase):
+    """A page that both page levels keep, each with a token of its own."""
+
+    def setUp(self):
+        super().setUp()
+        inner = cache_page(300, cache="view")(self.view)
+        self.site = UpdateCacheMiddleware(FetchFromCacheMiddleware(inner))
+
+    def get(self, path="/a/"):
+        return super().get(path, levels=["site", "view"])
+
+    def test_a_page_that_neither_has_is_stored_in_both(self):
+        self.get()
+
+        for level in ("site", "view"):
+            with self.subTest(level):
+                self.assertEqual(len(self.pages(level)), 1)
+
+    def test_the_inner_max_age_is_the_timeout_of_the_outer(self):
+        self.get()
+
+        (key,) = self.pages("site")
+        self.assertGreater(self.ttl("site", key), 290)
+
+    def test_the_outer_answers_and_the_inner_is_not_asked(self):
+        self.get()
+
+        with self.commands() as commands:
+            self.get()
+
+        self.assertEqual(commands, {"mget": 1})
+        self.assertEqual(self.built, 1)
+
+    def test_a_new_generation_of_the_outer_lets_the_inner_answer(self):
+        first = self.get()
+        new_generations("site", ["g"])
+
+        with self.commands() as commands:
+            self.assertEqual(self.get(), first)
+
+        self.assertEqual(commands["mget"], 2)
+
+    def test_what_the_inner_answers_does_not_refill_the_outer(self):
+        self.get()
+        self.redis("site").delete(*self.pages("site"))
+
+        self.get()
+        self.get()
+
+        self.assertEqual(self.pages("site"), [])
+
+    def test_a_new_generation_of_the_inner_is_not_seen_behind_the_outer(self):
+        first = self.get()
+
+        new_generations("view", ["g"])
+
+        self.assertEqual(self.get(), first)
+
+    def test_a_new_generation_of_both_builds_the_page_again(self):
+        self.get()
+
+        new_generations("view", ["g"])
+        new_generations("site", ["g"])
+
+        self.assertIn("built 2", self.get())
+        self.assertIn("built 2", self.get())
+
+
 class FragmentTests(PagesTestCase):
     """A fragment that was deleted can't be put back by a slow reader."""
 
@@ -507,7 +575,7 @@ class FragmentTests(PagesTestCase):
         self.cache = caches["template_fragments"]
 
     def render(self, value):
-        with page(None, None):
+        with page():
             return self.template.render(Context({"value": value}))
 
     def test_a_hit_is_one_mget(self):
@@ -534,7 +602,7 @@ class FragmentTests(PagesTestCase):
 
     def test_a_fragment_deleted_while_it_is_rendered_is_not_put_back(self):
         def value():
-            with page(None, None):  # Somebody else's request.
+            with page():  # Somebody else's request.
                 self.cache.delete(self.key)
             return "old"
 
@@ -550,7 +618,7 @@ class FragmentTests(PagesTestCase):
 
     def test_the_deletion_of_another_fragment_does_not_matter(self):
         def value():
-            with page(None, None):
+            with page():
                 self.cache.delete("another")
             return "first"
 
