@@ -220,8 +220,9 @@ if flag("HTTPS", "0"):
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
 
-# Experiments, expiring keys by hand on /watch/, code in the x-ray: for a laptop.
+# /lab/, expiring keys by hand on /watch/, code in the x-ray: for a laptop.
 LAB = flag("LAB", "0")
+INSTALLED_APPS.append("lab")  # With LAB=0 too: `manage.py bench` is in it.
 # The instrument: see watch/README.md. Without these lines the blog runs just the same.
 INSTALLED_APPS.append("watch")
 TEMPLATES[0]["OPTIONS"]["context_processors"].append("watch.context_processors.xray")

@@ -1,3 +1,4 @@
+from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
 
@@ -9,3 +10,5 @@ urlpatterns = [
     path("watch/", include("watch.urls")),
     path("healthz", healthz, name="healthz"),
 ]
+if settings.LAB:
+    urlpatterns.append(path("lab/", include("lab.urls")))

@@ -1,0 +1,20 @@
+"""Caches of the lab's own: a Redis database that the blog doesn't use, and any options."""
+
+from django.conf import settings
+from django_redis.cache import RedisCache
+
+from mysite.caches import database_url
+
+DATABASE = 5  # The first one behind the four levels and the stream of watch.
+PREFIX = "lab"  # What the blog's Redis user may touch, see docker/make_secrets.py.
+
+
+def lab_cache(run_id, database=DATABASE, **options):
+    """
+    Return a django-redis cache whose keys begin with `lab:` and the run's id.
+
+    `options` are the OPTIONS of an alias. django-redis keeps its connection pools by URL:
+    caches with other pool options need another `database`.
+    """
+    params = {"KEY_PREFIX": f"{PREFIX}:{run_id}", "OPTIONS": options}
+    return RedisCache(database_url(settings.REDIS_URL, database), params)

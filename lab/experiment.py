@@ -1,0 +1,88 @@
+"""What every experiment is: a page, its code, a form with a button, and a run or an answer."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from django.forms import Form
+from django.http import JsonResponse
+from django.shortcuts import render
+from django.urls import include, path
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods
+
+from lab.run import Busy, Run
+from watch.code import listing, own_file
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """
+    One experiment. Its template is templates/lab/<slug>.html.
+
+    It has either `run`, which works in a thread of its own and tells what happens while it
+    does (see lab/run.py), or `answer`, which returns what the page shows at once. Both get the
+    cleaned data of `form` as keyword arguments.
+    """
+
+    slug: str
+    title: str
+    idea: str  # two sentences
+    lesson: tuple  # what to take home, a sentence each
+    code: tuple  # functions and classes to show: what the experiment really runs
+    form: type[Form] = Form
+    run: Callable | None = None  # run(run, **options)
+    answer: Callable | None = None  # answer(**options) -> context
+    context: Callable = dict  # context() -> what else the page needs
+    pages: tuple = ()  # URL patterns below /lab/<slug>/
+
+    @cached_property
+    def listings(self):
+        """Return the code as Listings, highlighted, from the files themselves."""
+        return [listing_of(code) for code in self.code]
+
+    @property
+    def view_name(self):
+        return f"lab:{self.slug}"
+
+    @property
+    def urls(self):
+        return [
+            path(f"{self.slug}/", self.page, name=self.slug),
+            path(f"{self.slug}/", include(list(self.pages))),
+        ]
+
+    @property
+    def page(self):
+        """Return the view: GET shows the page, POST runs the experiment."""
+
+        @never_cache  # It has a CSRF token.
+        @require_http_methods(["GET", "HEAD", "POST"])
+        def page(request):
+            if request.method != "POST":
+                return self.render(request, self.form())
+            form = self.form(request.POST)
+            if not form.is_valid():
+                if self.run:
+                    return JsonResponse({"errors": form.errors}, status=400)
+                return self.render(request, form, status=400)
+            if self.answer:
+                return self.render(request, form, **self.answer(**form.cleaned_data))
+            try:
+                return Run(self.run, form.cleaned_data).response()
+            except Busy as busy:
+                return JsonResponse({"errors": {"": [str(busy)]}}, status=503)
+
+        return page
+
+    def render(self, request, form, status=200, **context):
+        context = {"experiment": self, "form": form, **self.context(), **context}
+        return render(request, f"lab/{self.slug}.html", context, status=status)
+
+
+def listing_of(code):
+    """Return the Listing of a function or class."""
+    lines, start = inspect.getsourcelines(code)
+    file = own_file(inspect.getsourcefile(code))
+    return listing(code.__name__, file, {}, start, start + len(lines) - 1)

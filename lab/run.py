@@ -1,0 +1,120 @@
+"""
+A run: an experiment at work, and the stream that tells the browser how it goes.
+
+One JSON object a line (application/x-ndjson). The browser that asked reads them while they
+come (static/lab/lab.js). When its tab is closed, or Stop is pressed, the connection ends; the
+server notices at the second line that it can't deliver, and ends the run. A heartbeat a second
+makes sure that there is one.
+"""
+
+import json
+import logging
+import secrets
+import threading
+import time
+from queue import Empty, SimpleQueue
+
+from django.db import connections
+from django.http import StreamingHttpResponse
+
+RUNS = 2  # a process: each holds one of its threads for as long as it goes on
+HEARTBEAT = 1  # seconds between two lines at most
+LIMIT = 60  # seconds after which a run is ended, whatever it does
+logger = logging.getLogger(__name__)
+places = threading.BoundedSemaphore(RUNS)
+
+
+class Busy(Exception):
+    """All places are taken."""
+
+
+class Stopped(Exception):
+    """Nobody waits for the result any more, or it took too long."""
+
+
+class Run:
+    """
+    One run. The experiment's function gets it as its first argument.
+
+    `id` is nobody else's: what a run keeps in Redis has it in its key, so that two people who
+    run the same experiment don't disturb each other's counts.
+    """
+
+    def __init__(self, function, options):
+        """Take a place. Raises Busy when there is none."""
+        if not places.acquire(blocking=False):
+            raise Busy("As many experiments are running as this server takes. Try again soon.")
+        self.id = secrets.token_hex(6)
+        self._function, self._options = function, options
+        self._lines = SimpleQueue()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._deadline = time.monotonic() + LIMIT
+        self._ended = False
+
+    # For experiments ----------------------------------------------------------------
+
+    def tell(self, kind, **fields):
+        """
+        Send one line to the browser. Raises Stopped when there is no point in going on.
+
+        Kinds that lab.js knows: progress (done, of, text), row (table, key, cells),
+        value (name, text), say (text). A page's own script may know more.
+        """
+        self.check()
+        self._lines.put({"kind": kind, **fields})
+
+    def check(self):
+        """Raise Stopped when the tab is closed, Stop was pressed, or LIMIT is over."""
+        if self.is_over():
+            raise Stopped
+
+    def is_over(self):
+        """Return whether to stop. For threads of an experiment's own."""
+        return self._stopped.is_set() or time.monotonic() > self._deadline
+
+    def wait(self, seconds):
+        """Let `seconds` go by. Raises Stopped as soon as there is no point in waiting."""
+        self._stopped.wait(min(seconds, max(0, self._deadline - time.monotonic())))
+        self.check()
+
+    # For the server -----------------------------------------------------------------
+
+    def response(self):
+        """Return the response that streams this run."""
+        return StreamingHttpResponse(
+            self,
+            content_type="application/x-ndjson",
+            # nginx would collect the lines before it passes them on.
+            headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"},
+        )
+
+    def __iter__(self):
+        self._thread.start()
+        while not self._ended:
+            try:
+                line = self._lines.get(timeout=HEARTBEAT)
+            except Empty:
+                yield b"\n"
+                continue
+            self._ended = line["kind"] in ("end", "error")
+            yield json.dumps(line).encode() + b"\n"
+
+    def close(self):
+        """End the run. Django calls it when the response is over, whatever the reason."""
+        self._stopped.set()
+        if self._thread.ident is None:  # Nobody ever read the stream.
+            places.release()
+
+    def _work(self):
+        try:
+            self._function(self, **self._options)
+            self._lines.put({"kind": "end"})
+        except Stopped:
+            self._lines.put({"kind": "error", "text": f"Stopped after {LIMIT} s at most."})
+        except Exception as error:
+            logger.exception("An experiment failed")
+            self._lines.put({"kind": "error", "text": f"{type(error).__name__}: {error}"})
+        finally:
+            connections.close_all()
+            places.release()

@@ -1,0 +1,34 @@
+"""Tests of the experiments: what each of them shows, against a real Redis."""
+
+import json
+
+from django.core.cache import caches
+from django.test import TransactionTestCase, override_settings
+
+from lab.caches import DATABASE, lab_cache
+
+
+@override_settings(ROOT_URLCONF="lab.tests.urls")
+class LabTestCase(TransactionTestCase):
+    """A TransactionTestCase, because a run works in threads that have connections of their own."""
+
+    def setUp(self):
+        for cache in caches.all():
+            cache.clear()
+        lab_cache("", DATABASE).clear()
+
+    def run_experiment(self, slug, **options):
+        """Start a run, wait for its end, and return its lines."""
+        response = self.client.post(f"/lab/{slug}/", options)
+        self.assertEqual(response.status_code, 200, response)
+        lines = [json.loads(line) for line in b"".join(response).splitlines() if line]
+        response.close()
+        return lines
+
+    def rows(self, lines, table):
+        """Return {key: cells} of a table, as the page has it at the end."""
+        return {
+            line["key"]: line["cells"]
+            for line in lines
+            if line["kind"] == "row" and line["table"] == table
+        }

@@ -1,0 +1,12 @@
+"""path("lab/", include("lab.urls")), while LAB=1."""
+
+from django.urls import path
+
+from lab import views
+
+app_name = "lab"
+EXPERIMENTS = ()
+urlpatterns = [
+    path("", views.index, name="index"),
+    *(url for experiment in EXPERIMENTS for url in experiment.urls),
+]

@@ -1,0 +1,14 @@
+"""The list of experiments."""
+
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from lab import urls
+
+
+@require_safe
+@never_cache
+def index(request):
+    """Show what there is to try."""
+    return render(request, "lab/index.html", {"experiments": urls.EXPERIMENTS})
