@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from mysite.private_redis import find_redis_server
-from mysite.tests.processes import wait_until
+from mysite.processes import free_port, wait_until
 
 
 class RedisServer:
@@ -136,9 +136,3 @@ def answer_everything_with(answer):
 
     threading.Thread(target=serve, daemon=True).start()
     return listener
-
-
-def free_port():
-    """Return a TCP port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]

@@ -1,160 +1,29 @@
 """The blog as gunicorn serves it, and browsers to read it with, for tests and scripts."""
 
-import os
-import re
-import signal
-import socket
-import sqlite3
-import subprocess
-import sys
-import tempfile
-from contextlib import closing, suppress
 from html import unescape
 from html.parser import HTMLParser
 from http.client import HTTPConnection, HTTPException
 from http.cookies import SimpleCookie
-from pathlib import Path
 from urllib.parse import urlencode
 
-from mysite.tests.faults import free_port
-from mysite.tests.processes import environment, wait_until
+from mysite import processes
 
-PROJECT = Path(__file__).resolve().parents[2]
 AUTHOR, PASSWORD = "author", "a password for tests"
 
-MAKE_HOME = """
-import sys
-import django
-django.setup()
-from django.contrib.auth.models import User
-from django.core.management import call_command
-call_command("migrate", verbosity=0, skip_checks=True)
-call_command("seed", posts=int(sys.argv[1]), comments=int(sys.argv[2]), skip_checks=True)
-call_command("collectstatic", interactive=False, verbosity=0, skip_checks=True)
-User.objects.create_superuser(sys.argv[3], password=sys.argv[4])
-"""
 
-
-class Home:
-    """A folder with a seeded database, an author and static files. A context manager."""
+class Home(processes.Home):
+    """A blog's folder, with an author. A context manager."""
 
     def __init__(self, posts=0, comments=0):
-        self._folder = tempfile.TemporaryDirectory()
-        self.path = Path(self._folder.name)
-        arguments = [str(posts), str(comments), AUTHOR, PASSWORD]
-        self.run("-c", MAKE_HOME, *arguments, REDIS_URL="redis://127.0.0.1:1")
-        # What seeding could not tell a Redis that nobody has.
-        for order in self.journal.glob("*"):
-            order.unlink()
-        with suppress(FileNotFoundError):
-            self.journal.rmdir()
-
-    @property
-    def journal(self):
-        """Where the blog keeps invalidations that wait for Redis."""
-        return self.path / "blog.sqlite3-invalidations"
-
-    def query(self, sql):
-        """Run an SQL command and return its rows."""
-        database = sqlite3.connect(self.path / "blog.sqlite3", timeout=10)
-        with closing(database), database:
-            return database.execute(sql).fetchall()
-
-    def environment(self, **variables):
-        """Return what a process of this blog finds in its environment."""
-        return environment(
-            DATABASE_PATH=str(self.path / "blog.sqlite3"),
-            STATIC_ROOT=str(self.path / "static"),
-            DEBUG="0",
-            SECRET_KEY="the same in each process of this blog",
-            **{"DJANGO_SETTINGS_MODULE": "mysite.settings"} | variables,
-        )
-
-    def run(self, *arguments, **variables):
-        """Run Python with these arguments, and return what it printed."""
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=PROJECT,
-            env=self.environment(**variables),
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        if done.returncode:
-            raise AssertionError(done.stdout + done.stderr)
-        return done.stdout
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self._folder.cleanup()
+        super().__init__(posts, comments, author=(AUTHOR, PASSWORD))
 
 
-class Gunicorn:
+class Gunicorn(processes.Gunicorn):
     """A gunicorn with the project's own configuration. A context manager."""
-
-    def __init__(self, home, redis_url, workers=1, command=(), **variables):
-        """Start it, by way of `command` if there is one. It has answered no request yet."""
-        self.port = free_port()
-        self.log = home.path / f"gunicorn-{self.port}.log"
-        variables = {"REDIS_URL": redis_url, "WEB_CONCURRENCY": str(workers)} | variables
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(*command, sys.executable, "-m", "gunicorn"),
-                    *("--config", PROJECT / "gunicorn.conf.py"),
-                ],
-                cwd=PROJECT,
-                env=home.environment(PORT=str(self.port), **variables),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        # Reads from a pipe that closes when this process ends, however it ends.
-        self._janitor = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r line; kill -9 -- "-$1"', "janitor", str(self.process.pid)],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        # Not a request: a test may want a process that has not served any.
-        if not wait_until(lambda: len(self.workers()) == workers and self._listens(), 30):
-            text = self.log.read_text()
-            self.stop()
-            raise AssertionError(f"gunicorn does not start:\n{text}")
-
-    def _listens(self):
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-            return True
-        return False
-
-    def workers(self):
-        """Return the process ids of the workers, as gunicorn's log has them."""
-        return [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", self.lines())]
-
-    def lines(self):
-        """Return what was logged so far."""
-        return self.log.read_text()
 
     def browser(self, **headers):
         """Return a Browser for this blog."""
         return Browser(self.port, headers)
-
-    def stop(self):
-        """End it with all its workers, at once."""
-        self._janitor.kill()
-        self._janitor.communicate()
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.stop()
 
 
 class Answer:
