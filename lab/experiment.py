@@ -22,8 +22,8 @@ class Experiment:
     One experiment. Its template is templates/lab/<slug>.html.
 
     It has either `run`, which works in a thread of its own and tells what happens while it
-    does (see lab/run.py), or `answer`, which returns what the page shows at once. Both get the
-    cleaned data of `form` as keyword arguments.
+    does (see lab/run.py), or `answer`, which gets the request and returns what the page shows at
+    once. Both get the cleaned data of `form` as keyword arguments.
     """
 
     slug: str
@@ -33,8 +33,8 @@ class Experiment:
     code: tuple  # functions and classes to show: what the experiment really runs
     form: type[Form] = Form
     run: Callable | None = None  # run(run, **options)
-    answer: Callable | None = None  # answer(**options) -> context
-    context: Callable = dict  # context() -> what else the page needs
+    answer: Callable | None = None  # answer(request, **options) -> context
+    context: Callable = lambda request: {}
     pages: tuple = ()  # URL patterns below /lab/<slug>/
 
     @cached_property
@@ -61,14 +61,14 @@ class Experiment:
         @require_http_methods(["GET", "HEAD", "POST"])
         def page(request):
             if request.method != "POST":
-                return self.render(request, self.form())
+                return self.render(request, self.form(initial=request.GET.dict()))
             form = self.form(request.POST)
             if not form.is_valid():
                 if self.run:
                     return JsonResponse({"errors": form.errors}, status=400)
                 return self.render(request, form, status=400)
             if self.answer:
-                return self.render(request, form, **self.answer(**form.cleaned_data))
+                return self.render(request, form, **self.answer(request, **form.cleaned_data))
             try:
                 return Run(self.run, form.cleaned_data).response()
             except Busy as busy:
@@ -77,7 +77,7 @@ class Experiment:
         return page
 
     def render(self, request, form, status=200, **context):
-        context = {"experiment": self, "form": form, **self.context(), **context}
+        context = {"experiment": self, "form": form, **self.context(request), **context}
         return render(request, f"lab/{self.slug}.html", context, status=status)
 
 

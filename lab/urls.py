@@ -2,10 +2,10 @@
 
 from django.urls import path
 
-from lab import views
+from lab import keys, views
 
 app_name = "lab"
-EXPERIMENTS = ()
+EXPERIMENTS = (keys.experiment,)
 urlpatterns = [
     path("", views.index, name="index"),
     *(url for experiment in EXPERIMENTS for url in experiment.urls),

@@ -1,0 +1,134 @@
+"""Why did this miss? The parts of a key beside those of the nearest one."""
+
+from django.core.cache import caches
+from django.test import RequestFactory
+from django.utils.cache import get_cache_key
+
+from lab.keys import PARTS, django_keys
+from lab.tests import LabTestCase
+from mysite.private_redis import use_redis
+
+
+class KeysTests(LabTestCase):
+    def ask(self, url, **options):
+        response = self.client.post("/lab/keys/", {"url": url} | options)
+        self.assertEqual(response.status_code, 200)
+        return response
+
+    def differing(self, response):
+        return [row["part"] for row in response.context["rows"] if row["differs"]]
+
+    def test_the_keys_are_those_that_django_uses(self):
+        request = RequestFactory().get("/about/")
+        header, page = django_keys(request, "Accept-Language, Cookie")
+        caches["site"].set(header, ["HTTP_ACCEPT_LANGUAGE", "HTTP_COOKIE"])
+
+        self.assertEqual(page, get_cache_key(request, "", "GET", caches["site"]))
+
+    def test_a_page_that_is_kept_is_a_hit(self):
+        self.client.get("/about/")
+
+        response = self.ask("http://testserver/about/")
+
+        self.assertIn("A hit, for", response.context["verdict"])
+
+    def test_asking_is_no_visit(self):
+        self.ask("http://testserver/about/")
+
+        self.assertIsNone(self.client.get("/about/").get("Age"))
+
+    def test_the_key_is_the_one_in_redis(self):
+        self.client.get("/about/")
+
+        response = self.ask("http://testserver/about/")
+
+        keys = [key.decode() for key in caches["site"].client.get_client().scan_iter()]
+        self.assertIn(response.context["key"], keys)
+
+    def test_https_differs_in_the_url_alone(self):
+        self.client.get("/about/")
+
+        response = self.ask("https://testserver/about/")
+
+        self.assertEqual(self.differing(response), ["URL, hashed"])
+        self.assertContains(response, "http://testserver/about/")
+
+    def test_the_blog_drops_a_campaign_from_the_url(self):
+        self.client.get("/about/")
+
+        response = self.ask("http://testserver/about/?utm_source=x")
+
+        self.assertIn("A hit", response.context["verdict"])
+
+    def test_django_alone_would_miss_with_a_campaign(self):
+        self.client.get("/about/")
+
+        response = self.ask("http://testserver/about/?utm_source=x", plain="on")
+
+        self.assertEqual(self.differing(response), ["URL, hashed"])
+
+    def test_a_page_that_varies_differs_in_the_header(self):
+        request = RequestFactory().get("/about/", headers={"Accept-Language": "en"})
+        header, page = django_keys(request, "Accept-Language")
+        caches["site"].set(header, ["HTTP_ACCEPT_LANGUAGE"])
+        caches["site"].set(page, "the page")
+
+        response = self.ask("http://testserver/about/", language="de", plain="on")
+
+        self.assertEqual(self.differing(response), ["Values of the headers in Vary, hashed"])
+
+    def test_a_dropped_page_says_so(self):
+        from mysite.caches.invalidation import invalidate
+
+        self.client.get("/about/")
+        invalidate({("site", "posts")}, {})
+
+        response = self.ask("http://testserver/about/")
+
+        self.assertIn("was dropped", response.context["verdict"])
+
+    def test_an_empty_level_says_so(self):
+        response = self.ask("http://testserver/about/")
+
+        self.assertIn("holds no page at all", response.context["verdict"])
+
+    def test_a_page_that_nobody_keeps_says_so(self):
+        response = self.ask("http://testserver/archive/")
+
+        self.assertContains(response, "No page level keeps this path")
+
+    def test_without_redis_it_says_so(self):
+        with use_redis("redis://127.0.0.1:1"):
+            response = self.ask("http://testserver/about/")
+
+        self.assertContains(response, "Redis does not answer")
+
+    def test_another_port_is_not_kept(self):
+        response = self.ask("http://testserver:9999/about/")
+
+        self.assertContains(response, "PUBLIC_PORTS")
+
+    def test_a_foreign_host_is_a_form_error(self):
+        response = self.client.post("/lab/keys/", {"url": "http://example.org/"})
+
+        self.assertContains(response, "does not answer to that host", status_code=400)
+
+    def test_what_is_no_url_is_a_form_error(self):
+        response = self.client.post("/lab/keys/", {"url": "http://["})
+
+        self.assertEqual(response.status_code, 400)
+
+    def test_hostile_text_is_text(self):
+        response = self.ask("http://testserver/archive/?<script>alert(1)</script>")
+
+        self.assertNotContains(response, "<script>alert")
+
+    def test_every_key_of_a_page_can_be_taken_apart(self):
+        self.client.get("/about/")
+        self.client.get("/feed/")
+
+        keys = [
+            key.decode() for key in caches["site"].client.get_client().scan_iter("*cache_page*")
+        ]
+        self.assertEqual(len(keys), 2)
+        self.assertTrue(all(map(PARTS.fullmatch, keys)), keys)
