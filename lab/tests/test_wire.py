@@ -1,0 +1,115 @@
+"""redis-py by hand: what is typed, what goes over the wire, and what Redis holds then."""
+
+from django.conf import settings
+from redis import Redis
+
+from lab.caches import DATABASE
+from lab.tests import LabTestCase
+from mysite.private_redis import use_redis
+
+MINE, OTHER = "0123456789ab", "ba9876543210"
+
+
+class WireTests(LabTestCase):
+    def send(self, command, scratch=MINE, status=200):
+        response = self.client.post("/lab/wire/", {"command": command, "scratch": scratch})
+        self.assertEqual(response.status_code, status)
+        return response
+
+    def answer(self, command, scratch=MINE):
+        return self.send(command, scratch).context["result"]["answer"]
+
+    def redis(self):
+        client = Redis.from_url(settings.REDIS_URL, db=DATABASE)
+        self.addCleanup(client.close)
+        return client
+
+    def test_a_value_that_was_set_can_be_got(self):
+        self.send("SET greeting hello EX 60")
+
+        self.assertEqual(self.answer("GET greeting"), "b'hello'")
+
+    def test_ex_is_in_seconds(self):
+        self.send("SET greeting hello EX 60")
+
+        self.assertIn(self.redis().ttl(f"lab:{MINE}:greeting"), (59, 60))
+
+    def test_px_is_in_milliseconds(self):
+        self.send("SET greeting hello PX 60000")
+
+        self.assertGreater(self.redis().pttl(f"lab:{MINE}:greeting"), 50_000)
+
+    def test_nx_leaves_what_is_there(self):
+        self.send("SET greeting hello EX 60")
+
+        self.assertEqual(self.answer("SET greeting other NX"), "None")
+        self.assertEqual(self.answer("GET greeting"), "b'hello'")
+
+    def test_del_deletes(self):
+        self.send("SET greeting hello EX 60")
+
+        self.assertEqual(self.answer("DEL greeting"), "1")
+        self.assertEqual(self.answer("TTL greeting"), "-2")
+
+    def test_the_bytes_are_shown_both_ways(self):
+        result = self.send("SET greeting hello EX 60").context["result"]
+
+        key = f"lab:{MINE}:greeting"
+        words = ["$3", "SET", f"${len(key)}", key, "$5", "hello", "$2", "EX", "$2", "60"]
+        self.assertEqual(result["sent"], ["*5", *words])
+        self.assertEqual(result["received"], ["+OK"])
+
+    def test_the_greeting_with_the_password_is_not_shown(self):
+        result = self.send("PING").context["result"]
+
+        self.assertEqual((result["sent"], result["received"]), (["*1", "$4", "PING"], ["+PONG"]))
+
+    def test_python_says_the_same_with_arguments(self):
+        response = self.send("SET greeting hello EX 60 NX")
+
+        self.assertEqual(response.context["python"], "r.set('greeting', 'hello', ex=60, nx=True)")
+
+    def test_an_error_of_redis_is_an_answer(self):
+        self.send("SET greeting hello EX 60")
+
+        self.assertIn("not an integer", self.answer("INCR greeting"))
+
+    def test_a_key_without_an_end_gets_ten_minutes(self):
+        response = self.send("SET greeting hello")
+
+        self.assertEqual(response.context["kept"][0]["pttl"], -1)
+        self.assertIn(self.redis().ttl(f"lab:{MINE}:greeting"), (599, 600))
+
+    def test_two_people_have_keys_of_their_own(self):
+        self.send("SET greeting hello EX 60", MINE)
+
+        self.assertEqual(self.answer("GET greeting", OTHER), "None")
+
+    def test_a_command_that_is_not_allowed_is_a_form_error(self):
+        for command in ("FLUSHALL", "CONFIG GET *", "KEYS *", "EVAL x 0", ""):
+            with self.subTest(command):
+                self.send(command, status=400)
+
+    def test_a_quote_that_is_not_closed_is_a_form_error(self):
+        self.assertContains(self.send("SET a 'b", status=400), "No closing", status_code=400)
+
+    def test_a_foreign_prefix_is_refused(self):
+        self.send("GET greeting", scratch="*", status=400)
+
+    def test_no_key_outside_of_the_scratch_can_be_named(self):
+        self.redis().set("site:secret", "x")
+
+        self.assertEqual(self.answer("GET site:secret"), "None")
+
+    def test_too_few_words_are_an_answer_of_redis(self):
+        self.assertIn("wrong number of arguments", self.answer("SET"))
+
+    def test_without_redis_it_says_so(self):
+        with use_redis("redis://127.0.0.1:1"):
+            self.assertContains(self.send("PING"), "does not answer")
+
+    def test_what_is_typed_is_shown_as_text(self):
+        self.assertNotContains(self.send("SET a '<script>alert(1)</script>'"), "<script>alert")
+
+    def test_the_parser_in_use_is_hiredis(self):
+        self.assertContains(self.client.get("/lab/wire/"), "_HiredisParser")

@@ -1,0 +1,207 @@
+"""Wire: redis-py by hand, and the bytes that go over the wire both ways."""
+
+import secrets
+import shlex
+import time
+
+from django import forms
+from django.conf import settings
+from redis import ConnectionPool
+from redis.connection import DefaultParser
+from redis.exceptions import RedisError
+
+from lab.caches import DATABASE, PREFIX
+from lab.experiment import Experiment
+from mysite.caches import database_url
+
+LONGEST = 10 * 60  # Seconds that a key may stay here.
+SHOWN = 2000  # bytes of an answer
+
+# What may be typed, and which of its words are keys.
+COMMANDS = {
+    **dict.fromkeys(["DEL", "EXISTS", "MGET"], slice(1, None)),
+    "MSET": slice(1, None, 2),
+    "PING": slice(0, 0),
+    **dict.fromkeys(
+        ["SET", "GET", "GETEX", "TTL", "PTTL", "EXPIRE", "PEXPIRE", "PERSIST", "TYPE", "STRLEN"]
+        + ["INCR", "INCRBY", "DECR", "DECRBY"],
+        slice(1, 2),
+    ),
+}
+
+TO_TRY = (
+    "SET greeting hello EX 60",
+    "TTL greeting",
+    "GET greeting",
+    "SET greeting other NX",
+    "SET greeting bye PX 1500",
+    "PTTL greeting",
+    "DEL greeting",
+    "GET greeting",
+    "TTL greeting",
+)
+
+
+class WireForm(forms.Form):
+    command = forms.CharField(
+        max_length=300,
+        widget=forms.TextInput(attrs={"class": "lab-long", "autocomplete": "off"}),
+        help_text="SET, GET, DEL, TTL, PTTL, EXPIRE, INCR, MGET and some more, as in redis-cli.",
+    )
+    # Names this tab's keys, so that nobody else's are in the way.
+    scratch = forms.RegexField(
+        "[0-9a-f]{12}", widget=forms.HiddenInput, initial=lambda: secrets.token_hex(6)
+    )
+
+    def clean_command(self):
+        """Return the command's words."""
+        try:
+            words = shlex.split(self.cleaned_data["command"])
+        except ValueError as error:
+            raise forms.ValidationError(f"{error}.") from None
+        if not words or words[0].upper() not in COMMANDS:
+            raise forms.ValidationError(f"Not here. These are: {', '.join(COMMANDS)}.")
+        return [words[0].upper(), *words[1:]]
+
+
+class Tap:
+    """A socket that notes what goes through it."""
+
+    def __init__(self, socket):
+        self.socket = socket
+        self.clear()
+
+    def clear(self):
+        self.sent = self.received = b""
+
+    def sendall(self, sent):
+        self.sent += sent
+        self.socket.sendall(sent)
+
+    def recv_into(self, buffer):
+        size = self.socket.recv_into(buffer)
+        self.received += bytes(buffer[:size])
+        return size
+
+    def __getattr__(self, name):
+        return getattr(self.socket, name)
+
+
+def connect():
+    """Return (a connection of redis-py, its Tap). Raises RedisError."""
+    url = database_url(settings.REDIS_URL, DATABASE)
+    pool = ConnectionPool.from_url(url, socket_timeout=1, socket_connect_timeout=1)
+
+    class Tapped(pool.connection_class):
+        def _connect(self):  # What each kind of connection has to define: TCP, TLS, Unix socket.
+            self.tap = Tap(super()._connect())
+            return self.tap
+
+    connection = Tapped(**pool.connection_kwargs)
+    connection.connect()
+    connection.tap.clear()  # HELLO, with the password in it, is nobody's business.
+    return connection, connection.tap
+
+
+def ask(connection, tap, *words):
+    """Send one command, and return what went over the wire and how long it took."""
+    tap.clear()
+    start = time.perf_counter_ns()
+    connection.send_command(*words)
+    try:
+        answer = connection.read_response()
+    except RedisError as error:
+        answer = error
+    return {
+        "us": (time.perf_counter_ns() - start) // 1000,
+        "answer": answer,
+        "sent": lines(tap.sent),
+        "received": lines(tap.received),
+    }
+
+
+def lines(wire):
+    """Return bytes as lines of text that end where RESP has CR LF."""
+    text = wire[:SHOWN].decode("ascii", errors="backslashreplace")
+    return [*text.removesuffix("\r\n").split("\r\n"), *(["..."] if len(wire) > SHOWN else [])]
+
+
+def type_in(request, command, scratch):
+    """Run the command on keys of this tab's own, and return what the page shows."""
+    prefix = f"{PREFIX}:{scratch}:"
+    keys = COMMANDS[command[0]]
+    words = list(command)
+    words[keys] = [prefix + key for key in words[keys]]
+    try:
+        connection, tap = connect()
+        try:
+            result = ask(connection, tap, *words)
+            kept = [held(connection, tap, key) for key in sorted(set(words[keys]))]
+        finally:
+            connection.disconnect()
+    except (RedisError, OSError):
+        return {"failed": "Redis does not answer."}
+    return {
+        "typed": shlex.join(command),
+        "python": as_python(command),
+        "prefix": prefix,
+        "result": result | {"answer": as_text(result["answer"])},
+        "kept": kept,
+    }
+
+
+def held(connection, tap, key):
+    """Return what `key` holds now. A key without an end gets one: this is a scratch database."""
+    left = ask(connection, tap, "PTTL", key)["answer"]
+    limited = left == -1 or left > LONGEST * 1000
+    if limited:
+        ask(connection, tap, "EXPIRE", key, LONGEST)
+    value = ask(connection, tap, "GET", key)["answer"]
+    return {"key": key, "value": as_text(value), "pttl": left, "limited": limited}
+
+
+def as_text(answer):
+    """Return an answer as Python shows it."""
+    return f"{type(answer).__name__}: {answer}" if isinstance(answer, Exception) else repr(answer)
+
+
+def as_python(command):
+    """Return how redis-py spells the command. The options of SET are arguments there."""
+    name, *words = command
+    arguments = [repr(int(word)) if word.lstrip("-").isdecimal() else repr(word) for word in words]
+    if name in ("SET", "GETEX"):
+        plain = 2 if name == "SET" else 1
+        arguments, options = arguments[:plain], words[plain:]
+        while options:
+            option = options.pop(0).lower()
+            takes = option in ("ex", "px", "exat", "pxat") and options
+            arguments.append(f"{option}={options.pop(0) if takes else True}")
+    if name == "MSET":
+        pairs = ", ".join(
+            f"{k}: {v}" for k, v in zip(arguments[::2], arguments[1::2], strict=False)
+        )
+        arguments = ["{" + pairs + "}"]
+    return f"r.{ {'DEL': 'delete'}.get(name, name.lower()) }({', '.join(arguments)})"
+
+
+experiment = Experiment(
+    slug="wire",
+    title="Wire: redis-py by hand",
+    idea=(
+        "Under every level is a short conversation in text. Type a command, and see the bytes that "
+        "go to Redis, the bytes that come back, and what redis-py makes of them."
+    ),
+    lesson=(
+        "SET with EX or PX stores the value and its end in one command: there is no moment in "
+        "which the key has no timeout.",
+        "NX stores only where nothing is. That is cache.add(), and the whole of a lock.",
+        "TTL is -2 for a key that is not there, and -1 for one that never ends. Keys that never "
+        "end fill Redis.",
+        "redis-py takes hiredis’s parser by itself when it is installed. What it saves grows with "
+        "the number of items in an answer, not with their size.",
+    ),
+    code=(type_in, ask, Tap, connect),
+    form=WireForm,
+    answer=type_in,
+    context=lambda request: {"commands": TO_TRY, "parser": DefaultParser.__name__},
+)
