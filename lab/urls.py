@@ -2,10 +2,10 @@
 
 from django.urls import path
 
-from lab import keys, views
+from lab import keys, leak, views
 
 app_name = "lab"
-EXPERIMENTS = (keys.experiment,)
+EXPERIMENTS = (leak.experiment, keys.experiment)
 urlpatterns = [
     path("", views.index, name="index"),
     *(url for experiment in EXPERIMENTS for url in experiment.urls),

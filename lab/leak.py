@@ -1,0 +1,421 @@
+"""
+Leak: a page that was made for Alice, kept, and given to Bob. Each wrong view, and its fixes.
+
+The views below are Django's own cache_page and nothing of the blog's: their entries are in a
+cache of the run's, which is emptied when it is over. Alice and Bob are sessions with a name in
+them. There are no accounts, and both sessions are deleted after the run.
+"""
+
+import inspect
+import re
+import secrets
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from importlib import import_module
+
+from django import forms
+from django.conf import settings
+from django.contrib import messages
+from django.http import Http404, HttpResponse
+from django.middleware.cache import CacheMiddleware
+from django.middleware.csrf import get_token
+from django.urls import path, reverse
+from django.utils.decorators import decorator_from_middleware_with_args
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_protect
+from django.views.decorators.http import require_POST
+from django.views.decorators.vary import vary_on_cookie
+from django_redis.exceptions import ConnectionInterrupted
+from redis.exceptions import RedisError
+
+from blog.models import Post
+from lab.caches import lab_cache
+from lab.experiment import Experiment, listing_of
+from lab.visitor import Visitor
+
+NAMES = ("Alice", "Bob", "nobody")
+SECONDS = 60
+TOKEN = re.compile(r"[A-Za-z0-9]{64}")
+# prefix, what it is, method (of pages alone), md5 of the URL, md5 of what Vary names, time zone
+KEY = re.compile(
+    r"(.*\.cache_)(page|header)(\.\.(?:GET\.|HEAD\.)?)([0-9a-f]{32})\.([0-9a-f]{32})?(.*)"
+)
+run_cache = ContextVar("run_cache")
+
+
+class LabCacheMiddleware(CacheMiddleware):
+    """Django's own, with the cache of the run instead of an alias of the settings."""
+
+    @property
+    def cache(self):
+        try:
+            return run_cache.get()
+        except LookupError:
+            raise Http404("There is no such page outside of a run.") from None
+
+
+def cache_page(timeout):
+    """Do what Django's cache_page does, which is this one line too."""
+    return decorator_from_middleware_with_args(LabCacheMiddleware)(page_timeout=timeout)
+
+
+def name_of(request):
+    """Return who asks. Reading the session is what makes a page personal."""
+    return request.session.get("lab_name", "nobody")
+
+
+# A page that greets -----------------------------------------------------------------
+
+
+@cache_page(SECONDS)
+def greeting(request):
+    """Wrong: made for whoever comes first, and kept for everybody."""
+    return HttpResponse(f"Hello, {name_of(request)}.")
+
+
+@cache_page(SECONDS)
+@vary_on_cookie  # Below cache_page: the header has to be there when that one stores the page.
+def greeting_varied(request):
+    """Right: an entry for each cookie. Seldom useful: an entry for each cookie."""
+    return HttpResponse(f"Hello, {name_of(request)}.")
+
+
+@never_cache
+def greeting_never(request):
+    """Right: what is personal as a whole is kept by nobody."""
+    return HttpResponse(f"Hello, {name_of(request)}.")
+
+
+@never_cache
+def greeting_apart(request):
+    """Right: the costly part is the same for all and kept; the name is of this request."""
+    posts = run_cache.get().get_or_set("posts", Post.objects.published().count, SECONDS)
+    return HttpResponse(f"Hello, {name_of(request)}. There are {posts} posts.")
+
+
+# A page with a form -----------------------------------------------------------------
+
+
+def show_form(request):
+    """Answer with a form and the token that {% csrf_token %} writes into it."""
+    if request.method == "POST":
+        return HttpResponse("Thank you.")
+    return HttpResponse(f"A form with the token {get_token(request)}")
+
+
+@cache_page(SECONDS)
+def form(request):
+    """Wrong: the token is one visitor's."""
+    return show_form(request)
+
+
+@cache_page(SECONDS)
+@csrf_protect  # Below cache_page: so the cookie and `Vary: Cookie` are there in time.
+def form_protected(request):
+    """Right, and kept for nobody: Django stores no response that sets a cookie and varies on it."""
+    return show_form(request)
+
+
+@cache_page(SECONDS)
+def form_linked(request):
+    """Right: the kept page has a link to the form, and no form."""
+    return HttpResponse("All comments. To write one, follow the link.")
+
+
+@never_cache
+def form_alone(request):
+    """The form's own page."""
+    return show_form(request)
+
+
+# A page with a message --------------------------------------------------------------
+
+
+@require_POST
+def save(request):
+    """Leave a message for the next page that this visitor sees."""
+    messages.success(request, f"Your note is saved, {name_of(request)}.")
+    return HttpResponse(status=204)
+
+
+@cache_page(SECONDS)
+def notes(request):
+    """Wrong: a message is told once, and this page is told often."""
+    told = " ".join(map(str, messages.get_messages(request)))
+    return HttpResponse(f"{told} All notes of today.".strip())
+
+
+@cache_page(SECONDS)
+def notes_without(request):
+    """Right: the page for all has no place for messages."""
+    return HttpResponse("All notes of today.")
+
+
+@never_cache
+def notes_saved(request):
+    """A page of one visitor's own has, and the message waits for it."""
+    told = " ".join(map(str, messages.get_messages(request)))
+    return HttpResponse(told or "There is nothing to tell you.")
+
+
+# What is asked ----------------------------------------------------------------------
+
+
+def ask_greeting(stage, view):
+    for who in (*NAMES, "Bob"):
+        stage.get(who, view)
+
+
+def ask_form(stage, view, form_view=None):
+    for who in NAMES:
+        stage.get(who, view)
+        if form_view:
+            stage.get(who, form_view)
+    for who in NAMES:
+        stage.post(who, form_view or view)
+
+
+def ask_form_alone(stage, view):
+    ask_form(stage, view, form_alone)
+
+
+def ask_notes(stage, view):
+    stage.post("Alice", save)
+    for who in (*NAMES, "Alice"):
+        stage.get(who, view)
+
+
+def ask_notes_apart(stage, view):
+    stage.post("Alice", save)
+    for asked in (view, notes_saved):
+        for who in NAMES:
+            stage.get(who, asked)
+
+
+@dataclass
+class Variant:
+    """A view, wrong or a fix, and what Alice, Bob and nobody ask of it."""
+
+    title: str
+    view: Callable
+    ask: Callable
+    is_right: bool = True
+
+
+PAGES = {
+    "greeting": (
+        Variant("cache_page on a personal page", greeting, ask_greeting, False),
+        Variant("Fix: vary on the cookie", greeting_varied, ask_greeting),
+        Variant("Fix: never cache", greeting_never, ask_greeting),
+        Variant("Fix: keep the part that is the same for all", greeting_apart, ask_greeting),
+    ),
+    "form": (
+        Variant("cache_page on a page with a form", form, ask_form, False),
+        Variant("Fix: protect below cache_page", form_protected, ask_form),
+        Variant("Fix: a page of its own for the form", form_linked, ask_form_alone),
+    ),
+    "message": (
+        Variant("cache_page on a page with messages", notes, ask_notes, False),
+        Variant("Fix: messages on pages that nobody keeps", notes_without, ask_notes_apart),
+    ),
+}
+
+
+@dataclass
+class Asked:
+    """One request and its answer."""
+
+    who: str
+    request: str
+    status: int
+    text: str
+    kept: str  # what the cache did
+    vary: str
+    leaked: str  # whose it was, if somebody else's
+
+
+@dataclass
+class Stage:
+    """Alice, Bob and nobody before one view, with a cache that is empty at first."""
+
+    variant: Variant
+    cache: object
+    visitors: dict
+    asked: list = field(default_factory=list)
+    keys: dict = field(default_factory=dict)  # who was answered when it was stored
+    owners: dict = field(default_factory=dict)  # of each token
+    shown: dict = field(default_factory=dict)  # the token on the page that each saw last
+
+    def get(self, who, view):
+        response = self.visitors[who].get(url_of(view))
+        text = response.text
+        if token := TOKEN.search(text):
+            owner = self.owners.setdefault(token[0], who)
+            self.shown[who] = token[0]
+            text = text.replace(token[0], f"{token[0][:6]}..., {owner}’s")
+        self.note(who, "GET", view, response, text)
+
+    def post(self, who, view):
+        data = {"csrfmiddlewaretoken": self.shown.get(who, "")}
+        response = self.visitors[who].post(url_of(view), data)
+        text = response.text if response.status_code == 200 else ""
+        if response.status_code == 403:
+            text = f"Refused: {owner_of(self, who)} token, {who}’s cookie."
+        self.note(who, "POST", view, response, text)
+
+    def note(self, who, method, view, response, text):
+        """Write down what was answered, and which keys are new in Redis since."""
+        new = [key for key in keys_of(self.cache) if key not in self.keys]
+        self.keys |= dict.fromkeys(new, who)
+        if method == "POST":
+            kept = "POST is never kept"
+        elif response.has_header("Age"):
+            kept = "hit"
+        elif self.variant.view is greeting_apart:
+            kept = "page built, part " + ("stored" if new else "hit")
+        else:
+            kept = "miss, stored" if new else "miss, not stored"
+        others = [name for name in ("Alice", "Bob") if name != who]
+        leaked = next((name for name in others if name in text), "") if method == "GET" else ""
+        vary, request = response.get("Vary", "none"), f"{method} {view.__name__}"
+        self.asked.append(Asked(who, request, response.status_code, text, kept, vary, leaked))
+
+    @property
+    def leaks(self):
+        return sum(bool(asked.leaked) for asked in self.asked)
+
+    @property
+    def refused(self):
+        return sum(asked.status == 403 for asked in self.asked)
+
+    @property
+    def listing(self):
+        return listing_of(inspect.unwrap(self.variant.view))
+
+    @property
+    def stored(self):
+        """Return the keys in parts: those that differ between two pages are marked."""
+        rows = [(key, who, KEY.fullmatch(key)) for key, who in sorted(self.keys.items())]
+        pages = [match for _, _, match in rows if match and match[2] == "page"]
+        differ = [len({match[part] for match in pages}) > 1 for part in range(1, 7)]
+        return [
+            {
+                "who": who,
+                "what": {"page": "a page", "header": "what it varies on"}.get(
+                    match and match[2], "a value"
+                ),
+                "parts": [
+                    {"text": text, "differs": differs and match[2] == "page"}
+                    for text, differs in zip(dotted(match), differ, strict=True)
+                ]
+                if match
+                else [{"text": key, "differs": False}],
+            }
+            for key, who, match in rows
+        ]
+
+
+def owner_of(stage, who):
+    """Return whose token `who` sent, in the genitive."""
+    owner = stage.owners.get(stage.shown.get(who))
+    return f"{owner}’s" if owner else "no"
+
+
+def dotted(match):
+    """Return the parts of a key, which together are the key."""
+    start, what, method, url, vary, end = match.groups(default="")
+    return [start, what, method, f"{url}.", vary, end]
+
+
+def url_of(view):
+    return reverse(f"lab:leak-{view.__name__}")
+
+
+def keys_of(cache):
+    """Return the keys that Redis has of this cache, by SCAN."""
+    pattern = cache.client.make_pattern("*")
+    return sorted(key.decode() for key in cache.client.get_client().scan_iter(pattern, count=1000))
+
+
+def play(request, variant):
+    """Let Alice, Bob and nobody ask for one view, and return the Stage."""
+    sessions = {name: session_of(name) for name in ("Alice", "Bob")}
+    # By default a test client is excused from CSRF checks.
+    checked = variant in PAGES["form"]
+    visitors = {name: Visitor(request, enforce_csrf_checks=checked) for name in NAMES}
+    for name, session in sessions.items():
+        visitors[name].cookies[settings.SESSION_COOKIE_NAME] = session.session_key
+    cache = lab_cache(secrets.token_hex(6), SERIALIZER="mysite.caches.serializer.SafeSerializer")
+    stage = Stage(variant, cache, visitors)
+    current = run_cache.set(cache)
+    try:
+        variant.ask(stage, variant.view)
+    finally:
+        run_cache.reset(current)
+        cache.delete_pattern("*")
+        for session in sessions.values():
+            session.delete()
+    return stage
+
+
+def session_of(name):
+    """Return a session that knows a name, and ends by itself should this process die."""
+    session = import_module(settings.SESSION_ENGINE).SessionStore()
+    session["lab_name"] = name
+    session.set_expiry(SECONDS)
+    session.save()
+    return session
+
+
+def answer(request, page):
+    try:
+        return {"stages": [play(request, variant) for variant in PAGES[page]]}
+    except (ConnectionInterrupted, RedisError):
+        return {"problem": "Redis doesn’t answer, so there is nothing that could leak."}
+
+
+class LeakForm(forms.Form):
+    page = forms.ChoiceField(
+        label="What is personal in it",
+        choices=[
+            ("greeting", "a greeting: “Hello, Alice”"),
+            ("form", "a form: its CSRF token"),
+            ("message", "a message: “Your note is saved”"),
+        ],
+    )
+
+
+VIEWS = (
+    *(greeting, greeting_varied, greeting_never, greeting_apart),
+    *(form, form_protected, form_linked, form_alone),
+    *(save, notes, notes_without, notes_saved),
+)
+FRAME = (name_of, show_form, cache_page, LabCacheMiddleware, Stage, play)
+experiment = Experiment(
+    slug="leak",
+    title="Leak",
+    idea="A page is made for Alice, and cache_page keeps it. Then Bob asks for the same URL, "
+    "and so does somebody who is not logged in.",
+    lesson=(
+        "A key that leaves out what the page depends on gives one visitor’s page to another.",
+        "cache_page stores the page before SessionMiddleware adds Vary: Cookie. A decorator "
+        "that adds it goes below cache_page; even so, each cookie is an entry of its own.",
+        "A CSRF token and a flash message are personal too, and don’t look it.",
+        "Keep what is the same for everybody, as a page or a part. Make the rest for each request.",
+    ),
+    code=(
+        LabCacheMiddleware,
+        cache_page,
+        name_of,
+        show_form,
+        *map(inspect.unwrap, VIEWS),
+        Stage,
+        play,
+    ),
+    form=LeakForm,
+    answer=answer,
+    pages=tuple(
+        path(f"pages/{view.__name__}/", view, name=f"leak-{view.__name__}") for view in VIEWS
+    ),
+)
