@@ -21,8 +21,9 @@ def xray(request):
 
 
 def _tags():
+    # Neither defer nor async: it makes room for the panel before the page is painted.
     return format_html(
-        '<link rel="stylesheet" href="{}">\n    <script src="{}" data-code="{}" defer></script>',
+        '<link rel="stylesheet" href="{}">\n    <script src="{}" data-code="{}"></script>',
         static("watch/xray.css"),
         static("watch/xray.js"),
         _code_url(),

@@ -16,6 +16,14 @@ from blog.tests.test_browser import BrowserTestCase
 
 NAVIGATION = 'performance.getEntriesByType("navigation")[0]'
 NO_SERVER_TIMING = "delete PerformanceResourceTiming.prototype.serverTiming"
+# What of the page is behind the panel, at any place that the page is scrolled to.
+COVERED = """() => {
+  const edge = document.querySelector("#xray").getBoundingClientRect().left;
+  return [...document.querySelectorAll("header *, main *, footer *")]
+    .filter((element) => element.checkVisibility() && element.getBoundingClientRect().width > 1)
+    .filter((element) => element.getBoundingClientRect().right > edge)
+    .map((element) => element.outerHTML.slice(0, 80));
+}"""
 VISITOR = Client(headers={"host": "testserver"})
 # Everything that could be read as markup, as the instrument writes it.
 HOSTILE = quote("\"><img src=x onerror=document.title='owned'>\r\n\u202e", safe="")
@@ -429,6 +437,35 @@ class PanelTests(XrayTestCase):
 
         self.assertEqual(self.expanded(page), "false")
 
+    def test_wide_the_page_makes_room_and_none_of_it_is_covered(self):
+        page = self.visitor(viewport={"width": 1280, "height": 800})
+        for path in self.paths:
+            self.open(path, page)
+            with self.subTest(path):
+                self.assertEqual(self.expanded(page), "true")
+                self.assertEqual(page.evaluate(COVERED), [])
+                self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), 1280)
+
+    def test_closed_it_gives_the_room_back(self):
+        page = self.visitor(viewport={"width": 1280, "height": 800})
+        self.open("/", page)
+        width = "document.querySelector('header').parentElement.clientWidth"
+
+        page.locator(".xray-toggle").click()
+
+        self.assertEqual(page.evaluate(width), 1280)
+
+    def test_open_on_a_small_screen_it_leaves_half_of_it_to_the_page(self):
+        for width, height in ((360, 640), (768, 1024), (1024, 700)):
+            page = self.visitor(viewport={"width": width, "height": height})
+            self.open("/archive/", page)
+            page.locator(".xray-toggle").click()
+
+            with self.subTest(width):
+                box = page.locator("#xray").bounding_box()
+                self.assertLessEqual(box["height"], height / 2)
+                self.assertAlmostEqual(box["y"] + box["height"], height, delta=1)
+
     def test_on_a_phone_nothing_is_wider_and_nothing_covered_for_good(self):
         page = self.visitor(viewport={"width": 360, "height": 640})
         for path in self.paths:
@@ -486,8 +523,13 @@ class PanelTests(XrayTestCase):
         script = """new Promise(resolve => new PerformanceObserver(list => resolve(
             list.getEntries().reduce((sum, entry) => sum + entry.value, 0)
         )).observe({type: "layout-shift", buffered: true}) || setTimeout(resolve, 300, 0))"""
+        # So slow that the page is painted before all of it is there.
+        network = {"offline": False, "latency": 20, "downloadThroughput": 60_000}
+        session = self.page.context.new_cdp_session(self.page)
+        session.send("Network.emulateNetworkConditions", network | {"uploadThroughput": -1})
         self.open("/archive/")
 
+        self.assertEqual(self.expanded(), "true")
         self.assertLess(self.page.evaluate(script), 0.01)
 
 
@@ -524,7 +566,7 @@ class CodeTests(XrayTestCase):
         self.page.wait_for_selector(".watch-code")
 
         marked = self.page.locator(".watch-asked").all_inner_texts()
-        self.assertTrue(any("cache.get_or_set(" in line for line in marked), marked)
+        self.assertTrue(any("cache.get_many(" in line for line in marked), marked)
 
     def test_it_fits_a_phone(self):
         page = self.visitor(viewport={"width": 360, "height": 640})

@@ -219,6 +219,9 @@
     return element;
   }
 
+  // Where it stands beside the page, which makes room. Elsewhere it is a sheet at the bottom.
+  const beside = matchMedia("(min-width: 70rem) and (min-height: 30rem)");
+
   const memory = {
     get open() {
       try {
@@ -227,8 +230,8 @@
       } catch {
         // Storage may be forbidden.
       }
-      // Nobody said anything yet: open where there is room for it.
-      return matchMedia("(min-width: 60rem) and (min-height: 40rem)").matches;
+      // Nobody said anything yet: open where it stands beside the page.
+      return beside.matches;
     },
     set open(value) {
       try {
@@ -279,6 +282,7 @@
 
     const show = (open) => {
       panel.classList.toggle("xray-closed", !open);
+      document.documentElement.classList.toggle("xray-open", open);
       toggle.setAttribute("aria-expanded", String(open));
       body.hidden = !open;
     };
@@ -515,14 +519,17 @@
     }
   }
 
-  // Before the first paint where that is possible: then nothing jumps. The sizes are known as
-  // soon as the response has ended.
+  // The room beside the page is made before there is a page, so that nothing jumps. What
+  // stands in it has to wait for the end of the response: only then its size is known.
   const [navigation] = performance.getEntriesByType("navigation");
-  if (navigation?.responseEnd > 0) {
-    start(false);
-  } else {
-    addEventListener("load", () => setTimeout(start, 0, false), { once: true });
+  if (memory.open && navigation?.serverTiming?.some((metric) => metric.name === "req")) {
+    document.documentElement.classList.add("xray-open");
   }
+  addEventListener("DOMContentLoaded", () => {
+    const [{ responseEnd } = {}] = performance.getEntriesByType("navigation");
+    if (responseEnd > 0) start(false);
+    else addEventListener("load", () => setTimeout(start, 0, false), { once: true });
+  });
   // From the back/forward cache, where the page has slept with its panel.
   addEventListener("pageshow", (event) => event.persisted && start(true));
 })();
