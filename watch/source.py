@@ -3,8 +3,8 @@ Which line asked the cache: of a template, a view, the settings, or any of your 
 
 The stack is walked upwards from the command. It leads through redis-py and django-redis to
 the method of the cache backend that was called; the first line of the project above that
-is the answer. Code below that method, such as a CLIENT_CLASS of the project's own, is part
-of the cache and asked nothing.
+is the answer. A CLIENT_CLASS of the project's own, and the modules that it is made with,
+are part of the cache and asked nothing.
 """
 
 import inspect
@@ -71,16 +71,21 @@ def line_that_asked(event):
 def _classify(filename):
     file = _special_files().get(filename)
     if file is None:
-        path, root = Path(filename), config().root
-        is_own = (
-            path.is_relative_to(root)
-            and path.parent != OWN_FOLDER
-            # A virtual environment often lives inside the project's folder.
-            and not {"site-packages", "dist-packages"} & set(path.parts)
-        )
-        file = str(path.relative_to(root)) if is_own else LIBRARY
+        root = config().root
+        file = str(Path(filename).relative_to(root)) if _is_own(filename) else LIBRARY
     _files[filename] = file
     return file
+
+
+def _is_own(filename):
+    """Return whether a file is the project's, and none of this app."""
+    path = Path(filename)
+    return (
+        path.is_relative_to(config().root)
+        and path.parent != OWN_FOLDER
+        # A virtual environment often lives inside the project's folder.
+        and not {"site-packages", "dist-packages"} & set(path.parts)
+    )
 
 
 @cache
@@ -92,7 +97,9 @@ def _special_files():
         for cache in settings.CACHES.values()
         if "CLIENT_CLASS" in cache.get("OPTIONS", {})
     }
-    files = {inspect.getfile(base) for found in classes for base in found.__mro__[:-1]}
+    bases = {base for found in classes for base in found.__mro__[:-1]}
+    files = {inspect.getfile(base) for base in bases}
+    files |= {file for base in bases for file in _made_with(sys.modules[base.__module__])}
     return dict.fromkeys(files, BACKEND) | {
         django.core.cache.backends.base.__file__: BACKEND,
         django.middleware.cache.__file__: PAGES,
@@ -101,6 +108,18 @@ def _special_files():
         asgiref.sync.__file__: ASYNC,
         str(OWN_FOLDER / "middleware.py"): END,
     }
+
+
+def _made_with(module):
+    """Return the files of the project that one of its modules imports from."""
+    if not _is_own(module.__file__):
+        return set()
+    values = list(vars(module).values())
+    names = {value.__name__ for value in values if inspect.ismodule(value)}
+    names |= {getattr(value, "__module__", None) for value in values}
+    modules = [sys.modules.get(name) for name in names if isinstance(name, str)]
+    files = {getattr(module, "__file__", None) for module in modules}
+    return {file for file in files if file and _is_own(file)}
 
 
 @lru_cache(maxsize=1000)

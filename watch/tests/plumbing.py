@@ -2,7 +2,11 @@
 
 from django_redis.client import DefaultClient
 
+from watch.tests import guard
+
 
 class PlumbingClient(DefaultClient):
+    ask = staticmethod(guard.ask)
+
     def get(self, *args, **kwargs):
         return super().get(*args, **kwargs)

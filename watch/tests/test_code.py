@@ -115,7 +115,7 @@ class MarkTests(CodeTestCase):
         self.assertRegex(text, r"^@cache_page\(.* hit$")
 
     def test_a_function_of_a_module_that_the_view_uses(self):
-        number = self.line_with("blog/search.py", "answer = cache.get(")
+        number = self.line_with("blog/search.py", "= caching.version(caching.SEARCH_GENERATION")
 
         response = self.code("/search/", miss=f"blog/search.py:{number}")
 

@@ -8,7 +8,7 @@ from django.test import AsyncClient
 
 from watch.event import recording
 from watch.source import line_of_view
-from watch.tests import WatchTestCase, views
+from watch.tests import WatchTestCase, guard, views
 
 
 def line_of(function, text):
@@ -33,6 +33,13 @@ class SourceTests(WatchTestCase):
 
         here = line_of(SourceTests.test_a_line_of_code, "# here")
         self.assertEqual([op.source for op in event.ops], [here])
+
+    def test_what_a_client_of_the_project_is_made_with_asks_nothing_itself(self):
+        with recording() as event:
+            guard.ask("a")  # here
+
+        asked = SourceTests.test_what_a_client_of_the_project_is_made_with_asks_nothing_itself
+        self.assertEqual([op.source for op in event.ops], [line_of(asked, "# here")])
 
     def test_a_view(self):
         response = self.client.get("/low-level/")
