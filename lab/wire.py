@@ -6,9 +6,11 @@ import time
 
 from django import forms
 from django.conf import settings
-from redis import ConnectionPool
+from redis import ConnectionPool, Redis
+from redis.backoff import NoBackoff
 from redis.connection import DefaultParser
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
 
 from lab.caches import DATABASE, PREFIX
 from lab.experiment import Experiment
@@ -88,29 +90,32 @@ class Tap:
 
 
 def connect():
-    """Return (a connection of redis-py, its Tap). Raises RedisError."""
-    url = database_url(settings.REDIS_URL, DATABASE)
-    pool = ConnectionPool.from_url(url, socket_timeout=1, socket_connect_timeout=1)
+    """Return (a client with one connection, its Tap). Raises RedisError."""
+    pool = ConnectionPool.from_url(
+        database_url(settings.REDIS_URL, DATABASE),
+        socket_timeout=1,
+        socket_connect_timeout=1,
+        retry=Retry(NoBackoff(), 0),
+    )
 
     class Tapped(pool.connection_class):
         def _connect(self):  # What each kind of connection has to define: TCP, TLS, Unix socket.
             self.tap = Tap(super()._connect())
             return self.tap
 
-    connection = Tapped(**pool.connection_kwargs)
-    connection.connect()
-    connection.tap.clear()  # HELLO, with the password in it, is nobody's business.
-    return connection, connection.tap
+    pool.connection_class = Tapped
+    client = Redis(connection_pool=pool, single_connection_client=True)
+    # HELLO, which has the password in it, has gone over the wire by now. ask() clears it.
+    return client, client.connection.tap
 
 
-def ask(connection, tap, *words):
+def ask(client, tap, *words):
     """Send one command, and return what went over the wire and how long it took."""
     tap.clear()
     start = time.perf_counter_ns()
-    connection.send_command(*words)
     try:
-        answer = connection.read_response()
-    except RedisError as error:
+        answer = client.execute_command(*words)
+    except ResponseError as error:
         answer = error
     return {
         "us": (time.perf_counter_ns() - start) // 1000,
@@ -133,13 +138,14 @@ def type_in(request, command, scratch):
     words = list(command)
     words[keys] = [prefix + key for key in words[keys]]
     try:
-        connection, tap = connect()
+        client, tap = connect()
         try:
-            result = ask(connection, tap, *words)
-            kept = [held(connection, tap, key) for key in sorted(set(words[keys]))]
+            result = ask(client, tap, *words)
+            kept = [held(client, key) for key in sorted(set(words[keys]))]
         finally:
-            connection.disconnect()
-    except (RedisError, OSError):
+            client.close()
+            client.connection_pool.disconnect()
+    except RedisError:
         return {"failed": "Redis does not answer."}
     return {
         "typed": shlex.join(command),
@@ -150,14 +156,13 @@ def type_in(request, command, scratch):
     }
 
 
-def held(connection, tap, key):
+def held(client, key):
     """Return what `key` holds now. A key without an end gets one: this is a scratch database."""
-    left = ask(connection, tap, "PTTL", key)["answer"]
+    left = client.pttl(key)
     limited = left == -1 or left > LONGEST * 1000
     if limited:
-        ask(connection, tap, "EXPIRE", key, LONGEST)
-    value = ask(connection, tap, "GET", key)["answer"]
-    return {"key": key, "value": as_text(value), "pttl": left, "limited": limited}
+        client.expire(key, LONGEST)
+    return {"key": key, "value": as_text(client.get(key)), "pttl": left, "limited": limited}
 
 
 def as_text(answer):

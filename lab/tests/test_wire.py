@@ -29,6 +29,9 @@ class WireTests(LabTestCase):
 
         self.assertEqual(self.answer("GET greeting"), "b'hello'")
 
+    def test_ok_is_true_in_python(self):
+        self.assertEqual(self.answer("SET greeting hello EX 60"), "True")
+
     def test_ex_is_in_seconds(self):
         self.send("SET greeting hello EX 60")
 
