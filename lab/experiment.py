@@ -82,7 +82,8 @@ class Experiment:
 
 
 def listing_of(code):
-    """Return the Listing of a function or class."""
+    """Return the Listing of a function or class, its decorators included."""
+    code = inspect.unwrap(code)
     lines, start = inspect.getsourcelines(code)
     file = own_file(inspect.getsourcefile(code))
     return listing(code.__name__, file, {}, start, start + len(lines) - 1)

@@ -2,10 +2,10 @@
 
 from django.urls import path
 
-from lab import keys, leak, views
+from lab import keys, leak, race, views, wire
 
 app_name = "lab"
-EXPERIMENTS = (leak.experiment, keys.experiment)
+EXPERIMENTS = (race.experiment, leak.experiment, keys.experiment, wire.experiment)
 urlpatterns = [
     path("", views.index, name="index"),
     *(url for experiment in EXPERIMENTS for url in experiment.urls),

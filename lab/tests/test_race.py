@@ -1,0 +1,192 @@
+"""The same page at each level, asked for by the browser that measures."""
+
+import re
+
+from django.core.cache import caches
+from django.test import Client
+
+from blog.tests import CacheTestCase
+from blog.tests.test_browser import BrowserTestCase
+from lab.race import LEVELS
+from lab.tests import LabTestCase
+from mysite.private_redis import use_redis
+from mysite.tests.processes import wait_until
+
+RUN, OTHER = "0123456789ab", "ba9876543210"
+
+
+class RaceTests(LabTestCase):
+    make_post = CacheTestCase.make_post
+
+    def setUp(self):
+        super().setUp()
+        self.make_post("keys")
+        self.make_post("hashes", body="All about hashes and keys.")
+
+    def ask(self, level, run=RUN):
+        response = self.client.get(f"/lab/race/page/{level}/{run}/")
+        self.assertEqual(response.status_code, 200)
+        return response
+
+    def drop(self, run=RUN, rounds=20):
+        return self.client.post("/lab/race/drop/", {"run": run, "rounds": rounds})
+
+    def answered(self, level, run=RUN):
+        """Return the levels that had what they were asked for."""
+        return re.findall(r'([\w-]+);dur=[\d.]+;desc="hit', self.ask(level, run)["Server-Timing"])
+
+    def test_all_but_the_title_is_the_same_at_each_level(self):
+        pages = {
+            re.sub("<title>[^<]*</title>", "", self.ask(level).content.decode(), count=1)
+            for level in LEVELS
+            for _ in ("cold", "warm")
+        }
+
+        self.assertEqual(len(pages), 1)
+        self.assertIn("Related posts", pages.pop())
+
+    def test_the_level_that_gives_its_name_answers_and_no_other(self):
+        for level in LEVELS:
+            with self.subTest(level):
+                self.assertEqual(self.answered(level), [])
+                warm = self.answered(level)
+                self.assertEqual(set(warm) - {"f", "l"}, {level} - {"none"})
+
+    def test_what_keeps_the_whole_costly_part_asks_no_database(self):
+        for level in ("low-level", "fragment", "view", "site"):
+            self.ask(level)
+            with self.subTest(level), self.assertNumQueries(0):
+                self.ask(level)
+
+    def test_none_builds_each_time(self):
+        self.ask("none")
+
+        with self.assertNumQueries(5):
+            self.ask("none")
+
+    def test_after_a_drop_each_level_is_cold(self):
+        for level in LEVELS:
+            self.ask(level)
+
+        self.assertEqual(self.drop().status_code, 204)
+
+        for level in LEVELS:
+            with self.subTest(level):
+                self.assertEqual(self.answered(level), [])
+
+    def test_a_drop_leaves_other_runs_and_the_blog_alone(self):
+        for level in LEVELS:
+            self.ask(level, OTHER)
+        self.client.get("/about/")
+
+        self.drop(RUN)
+
+        for level in set(LEVELS) - {"none"}:
+            with self.subTest(level):
+                self.assertIn(level, self.answered(level, OTHER))
+        self.assertIn("Age", self.client.get("/about/").headers)
+
+    def test_what_a_run_leaves_in_redis_is_gone_in_ten_minutes(self):
+        for level in LEVELS:
+            self.ask(level)
+
+        self.drop()
+
+        for alias in caches:
+            cache = caches[alias]
+            for key in cache.keys(f"*{RUN}*") + cache.keys("*lab_race*"):
+                with self.subTest(key):
+                    self.assertLessEqual(cache.ttl(key), 600)
+
+    def test_rounds_out_of_range_are_400_and_name_the_range(self):
+        for rounds, limit in ((0, "greater than or equal to 1"), (51, "less than or equal to 50")):
+            with self.subTest(rounds):
+                response = self.drop(rounds=rounds)
+                self.assertEqual(response.status_code, 400)
+                self.assertIn(limit, response.json()["errors"]["rounds"][0])
+                page = self.client.post("/lab/race/", {"run": RUN, "rounds": rounds})
+                self.assertContains(page, limit, status_code=400)
+
+    def test_a_run_that_is_none_is_400(self):
+        for run in ("", "x", "../about/"):
+            with self.subTest(run):
+                self.assertEqual(self.drop(run=run).status_code, 400)
+
+    def test_a_page_of_no_run_is_404(self):
+        self.assertEqual(self.client.get("/lab/race/page/site/all/").status_code, 404)
+
+    def test_a_drop_wants_a_csrf_token_and_a_post(self):
+        client = Client(enforce_csrf_checks=True)
+
+        self.assertEqual(client.post("/lab/race/drop/").status_code, 403)
+        self.assertEqual(client.get("/lab/race/drop/").status_code, 405)
+
+    def test_each_load_has_a_run_of_its_own(self):
+        runs = {
+            re.search('name="run" value="([0-9a-f]{12})"', page.content.decode())[1]
+            for page in (self.client.get("/lab/race/"), self.client.get("/lab/race/"))
+        }
+
+        self.assertEqual(len(runs), 2)
+
+    def test_without_redis_it_says_so(self):
+        with (
+            use_redis("unix:///nowhere/redis.sock"),
+            self.assertLogs("mysite.caches", "WARNING"),
+            self.assertLogs("django.request", "ERROR"),
+        ):
+            response = self.drop()
+
+        self.assertEqual(response.status_code, 503)
+        self.assertIn("Redis does not answer", response.json()["errors"][""][0])
+
+
+class RaceInTheBrowserTests(BrowserTestCase, LabTestCase):
+    def start(self, rounds):
+        self.page.goto("/lab/race/")
+        self.page.locator('[name="rounds"]').fill(str(rounds))
+        self.page.locator("[data-start]").click()
+
+    def number(self, side, level, column):
+        row = self.page.locator(f'[data-side="{side}"] [data-level="{level}"] td').nth(column)
+        return float(row.inner_text().rstrip("×"))
+
+    def test_both_ends_are_measured_and_plotted(self):
+        self.start(2)
+        self.page.locator('.lab[data-state="done"]').wait_for()
+
+        self.assertIn("Done: 2 rounds", self.page.locator(".lab-said").inner_text())
+        for side in ("server", "browser"):
+            with self.subTest(side):
+                self.assertGreater(self.number(side, "site", 4), 1)
+                # Two a round and level, and none is never warm.
+                marks = self.page.locator(f'[data-side="{side}"] circle')
+                self.assertEqual(marks.count(), 2 * 9)
+        self.assertGreater(self.number("browser", "site", 2), self.number("server", "site", 2))
+        self.assertFalse(self.page.locator("[data-stop]").is_visible())
+
+    def test_stop_ends_it_and_keeps_what_was_measured(self):
+        self.start(50)
+        progress = self.page.locator("[data-progress]")
+        self.assertTrue(wait_until(lambda: "of 50" in progress.inner_text()))
+
+        self.page.locator("[data-stop]").click()
+        self.page.locator('.lab[data-state="done"]').wait_for()
+
+        self.assertEqual(self.page.locator(".lab-said").inner_text(), "Stopped.")
+        self.assertGreater(self.number("server", "none", 0), 0)
+
+    def test_rounds_out_of_range_are_said(self):
+        self.page.goto("/lab/race/")
+        self.page.locator(".lab-form").evaluate("(form) => { form.noValidate = true; }")
+        self.page.locator('[name="rounds"]').fill("51")
+        self.page.locator("[data-start]").click()
+        self.page.locator('.lab[data-state="done"]').wait_for()
+
+        self.assertIn("less than or equal to 50", self.page.locator(".lab-said").inner_text())
+
+    def test_a_phone_shows_all_of_it(self):
+        page = self.visitor(viewport={"width": 360, "height": 640})
+        page.goto("/lab/race/")
+
+        self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), 360)
