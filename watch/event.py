@@ -31,7 +31,7 @@ LOOKUP = "lookup"
 PAGE = "page"  # The page itself, read or written, as Django's page cache names it.
 VARY = "vary"  # The list of headers that the page varies on.
 ASIDE = "aside"  # Bookkeeping: asked together with a page, or named by WATCH["ASIDE"].
-READBACK = "readback"  # Written by this very request.
+READBACK = "readback"  # Written by this very request, or looked up a second time.
 WRITE = "write"
 DELETE = "delete"
 OTHER = "other"
@@ -68,6 +68,11 @@ class Op:
     source: str  # the line that asked, e.g. blog/views.py:88
     note: str
 
+    @property
+    def is_read(self):
+        """Whether it read the key, and not again or after this request had written it."""
+        return self.hit is not None and self.kind != READBACK
+
     def as_list(self):
         """Return the values in the order of OP_FIELDS."""
         return [
@@ -86,6 +91,7 @@ class Answer:
     level: str
     hits: int = 0
     misses: int = 0
+    collapsed: int = 0  # misses that another request was building already
     failed: int = 0  # lookups that Redis did not answer
     ns: int = 0
     size: int = 0  # bytes of what was found or stored
@@ -122,6 +128,7 @@ class Answer:
             "word": self.word,
             "hits": self.hits,
             "misses": self.misses,
+            "collapsed": self.collapsed,
             "failed": self.failed,
             "us": self.ns // 1000,
             "bytes": self.size,
@@ -154,7 +161,7 @@ class Answer:
                 self.hits += 1
                 self.add_entry(op)
             else:
-                self.misses += 1
+                self.count_miss(op)
             self.source = self.source or op.source
         elif op.note is STORED and kind is WRITE:
             self.stored += 1
@@ -171,10 +178,15 @@ class Answer:
             self.hits += 1
             self.add_entry(page)
         else:
-            self.misses += 1
+            self.count_miss(page)
         if self.page_stored:
             self.stored += 1
             self.add_entry(self.page_stored)
+
+    def count_miss(self, op):
+        """Add a lookup that found nothing."""
+        self.misses += 1
+        self.collapsed += op.note is COLLAPSED
 
     def add_entry(self, op):
         """Add the size of an entry, and its TTL if it is the lowest so far."""
@@ -202,8 +214,8 @@ class Event:
     answers: dict = field(default_factory=dict)  # level: Answer
 
     def last_read(self, key):
-        """Return the latest op that read `key`, or None."""
-        return next((op for op in reversed(self.ops) if op.key == key and op.hit is not None), None)
+        """Return the latest op that looked up `key`, or None."""
+        return next((op for op in reversed(self.ops) if op.key == key and op.is_read), None)
 
     def sum_up(self):
         """Set `answers` from `ops`."""

@@ -154,4 +154,5 @@ def _key_metric(op, key):
     ttl = "" if op.ttl is None else f" ttl={op.ttl // 1000}"
     size = f" b={op.size}" if op.size else ""
     source = clean(op.source) or "-"
-    return f'{name};dur={op.ns / 1e6:.2f};desc="{word} {clean(key)} {source}{ttl}{size}"'
+    waited = " collapsed" if op.note is COLLAPSED else ""
+    return f'{name};dur={op.ns / 1e6:.2f};desc="{word} {clean(key)} {source}{waited}{ttl}{size}"'

@@ -1,5 +1,6 @@
 """The two headers: Cache-Status (RFC 9211) and Server-Timing (W3C)."""
 
+import json
 import re
 from unittest import mock, skipUnless
 
@@ -141,6 +142,21 @@ class ToldByTheCacheClientTests(WatchTestCase):
         status = self.status_after(collapse)
 
         self.assertEqual(status, '"django-site"; fwd=uri-miss; collapsed')
+
+    def test_a_value_that_another_request_builds(self):
+        client = get_redis_connection("default")
+        with recording() as event:
+            client.get(self.key("answer"))
+            client.collapsed(self.key("answer"))
+            client.get(self.key("other"))
+
+        event.sum_up()
+        metrics = parse_timing(server_timing(event, config()))
+        keys = {desc.split()[1]: desc.split() for name, _, desc in metrics if name == "l"}
+        self.assertEqual((keys["answer"][0], keys["answer"][3:]), ("miss", ["collapsed"]))
+        self.assertEqual(keys["other"][3:], [])
+        [level] = json.loads(event.as_json())["levels"]
+        self.assertEqual((level["misses"], level["collapsed"]), (2, 1))
 
     def test_a_page_that_it_serves_stale(self):
         status = self.status_after(lambda client, key: client.stale(key, ttl=-3.5))

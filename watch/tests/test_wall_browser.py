@@ -117,6 +117,15 @@ class WallTests(BrowserCase):
         self.assertIn("site", self.page.locator(".event").last.inner_text())
         self.assertIn("miss", self.page.locator(".event").last.inner_text())
 
+    def test_who_waited_for_another_request_is_told(self):
+        event = a_request("/waited/", word="miss")
+        event["levels"][0]["collapsed"] = 1
+        self.publish(event)
+
+        self.open()
+
+        self.has(".event", "miss, collapsed")
+
     def test_the_plot_has_a_table_behind_it(self):
         self.publish(a_request(us=1500), a_request(word="miss", us=25_000))
         self.open()

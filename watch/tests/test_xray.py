@@ -185,6 +185,31 @@ class RingTests(XrayTestCase):
         self.assertRing("browser", "miss")
         self.assertRing("site", "bypass", "Only GET and HEAD are kept")
 
+    def test_a_page_that_another_request_was_building(self):
+        timing = (
+            'app;dur=900, req;desc="a@1767225600", why;desc="site collapsed", '
+            'site;dur=2;desc="miss n=1 ttl=-1 b=0 at=mysite/settings.py:86"'
+        )
+        self.answer_with(self.page, {"server-timing": timing})
+
+        self.open("/about/")
+
+        self.assertEqual(self.headline(), "Whole site: waited for another request")
+        self.assertRing("site", "miss", "collapsed .*Another request was building it")
+        self.assertNotReached("view fragment low-level", "site")
+
+    def test_values_that_another_request_was_building(self):
+        timing = (
+            'req;desc="a@1767225600", low-level;dur=9;desc="1/2 n=2 ttl=9 b=9", '
+            'l;dur=1;desc="hit a blog/a.py:1 ttl=9 b=9", '
+            'l;dur=1;desc="miss b blog/a.py:1 collapsed"'
+        )
+        self.answer_with(self.page, {"server-timing": timing})
+
+        self.open("/about/")
+
+        self.assertRing("low-level", "mixed", "hit a blog.*miss b collapsed: another request")
+
     def test_redis_down(self):
         away = {
             alias: cache | {"LOCATION": f"unix:///nowhere/redis-{alias}.sock"}

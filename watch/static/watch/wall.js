@@ -345,7 +345,8 @@
   function chip(answer) {
     const word = text(answer.word);
     const kind = ["hit", "miss", "down"].includes(word) ? word : "mixed";
-    const words = kind === "mixed" ? `${word} hit` : word;
+    const waited = count(answer.collapsed) ? ", collapsed" : "";
+    const words = `${word}${kind === "mixed" ? " hit" : ""}${waited}`;
     const of = make("span", `of ${hues.get(answer.level) ?? ""}`, text(answer.level));
     const verdict = make("span", kind, shape(kind), make("b", "", words));
     const element = make("span", "chip", of, " ", verdict);

@@ -21,8 +21,9 @@
     streaming: "a stream is not kept",
     "opted-out": "this page is kept out of it",
     "not-reached": "answered before the cache was asked",
-    collapsed: "another request was building it",
+    collapsed: "another request was building it, and this one waited",
   };
+  const WAITED = "collapsed: another request built it";
   // Of the rings: a full one is a minute or more.
   const FULL_RING = 60;
 
@@ -93,6 +94,7 @@
       key: name,
       fragment: /^template\.cache\.(.*)\.[^.]*$/.exec(name)?.[1],
       at: source === "-" ? "" : decoded(source),
+      collapsed: rest.includes("collapsed"),
       ms: metric.duration,
     };
   }
@@ -120,7 +122,7 @@
     for (const name of names) {
       const ring = ringOf(name, one(name), whys[name], keys[name] ?? [], found.answered);
       found.rings.push(ring);
-      if (ring.page && ring.state === "hit") {
+      if (ring.page && (ring.state === "hit" || ring.collapsed)) {
         found.answered = name;
       }
     }
@@ -166,8 +168,10 @@
     if (ttl < -1) {
       notes.push(`Served ${-ttl} s after its time, while a new one is made.`);
     }
+    const collapsed = why === "collapsed";
+    const said = mixed ? `${word} hit` : collapsed ? `${word}, collapsed` : word;
     return {
-      ...ring, state: mixed ? "mixed" : word, word: mixed ? `${word} hit` : word, page: at !== undefined,
+      ...ring, collapsed, state: mixed ? "mixed" : word, word: said, page: at !== undefined,
       lookups: n, ttl: ttl >= 0 ? ttl : undefined, size: b || undefined, ms: metric.duration, at: at ?? "", note: notes.join(" "),
     };
   }
@@ -199,7 +203,10 @@
 
   function headline({ answered, rings }) {
     if (answered === "browser") return "Your browser answered";
-    if (answered) return `${TITLES[answered] ?? answered}: hit`;
+    if (answered) {
+      const waited = rings.some((ring) => ring.collapsed);
+      return `${TITLES[answered] ?? answered}: ${waited ? "waited for another request" : "hit"}`;
+    }
     if (rings.some((ring) => ring.state === "down")) return "Redis is down: Django made this page";
     if (rings.some((ring) => ring.name !== "browser" && (ring.state === "hit" || ring.state === "mixed"))) {
       return "Django made this page from kept parts";
@@ -361,6 +368,7 @@
     const only = ring.keys.length === 1 ? ring.keys[0] : null;
     const parts = [
       only ? nameOf(only) : null,
+      only?.collapsed ? WAITED : null,
       ring.note || null,
       source ? make("code", {}, source) : null,
     ].filter(Boolean);
@@ -407,7 +415,7 @@
   function listOfKeys(ring, found) {
     const list = make("ul", { class: "xray-keys" });
     // Keys that one line asked for, with the same answer, are one entry.
-    const groups = grouped(ring.keys, (key) => `${key.word} ${key.at} ${key.fragment ?? ""}`);
+    const groups = grouped(ring.keys, (key) => `${key.word} ${key.at} ${key.fragment ?? ""} ${key.collapsed}`);
     for (const group of groups.values()) {
       const [key] = group;
       const rest = make("span", { class: "xray-numbers" });
@@ -417,7 +425,7 @@
       if (ttls.length) rest.append(ticking(make("span"), { ttl: Math.min(...ttls) }, found));
       if (size) rest.append(make("span", {}, bytes(size)));
       list.append(make("li", {}, word(key.word, key.word), " ",
-        make("span", {}, nameOf(key), group.length > 1 ? ` and ${group.length - 1} more` : ""), " ",
+        make("span", {}, nameOf(key), group.length > 1 ? ` and ${group.length - 1} more` : "", key.collapsed ? ` ${WAITED}` : ""), " ",
         make("span", { class: "xray-where" }, make("code", {}, key.at), " ", rest)));
     }
     const missing = (ring.lookups ?? 0) - ring.keys.length;
