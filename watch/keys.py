@@ -70,6 +70,25 @@ def levels():
     return found
 
 
+def breakers():
+    """
+    Return what the circuit breakers say that the caches of this process go through.
+
+    A connection pool may have one: `breaker`, whose state() has `redis`, "up" or "down", and
+    `since`, a Unix time. Levels that share a breaker are one entry.
+    """
+    found = {}
+    for level in levels():
+        breaker = getattr(get_redis_connection(level.alias).connection_pool, "breaker", None)
+        if breaker is not None:
+            found.setdefault(breaker, []).append(level.name)
+    return [
+        {"levels": names, "redis": state["redis"], "since": state["since"]}
+        for breaker, names in found.items()
+        for state in (breaker.state(),)
+    ]
+
+
 def owner(key, candidates):
     """Return which of these levels `key` belongs to, or None."""
     own = [level for level in candidates if key.startswith(level.prefix)]

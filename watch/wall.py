@@ -31,9 +31,9 @@ from django.views.decorators.http import require_GET, require_POST, require_safe
 from redis.exceptions import RedisError, ResponseError
 
 from watch.conf import config
-from watch.event import OP_FIELDS
+from watch.event import OP_FIELDS, worker
 from watch.feed import connect
-from watch.keys import ForeignKey, UnknownKey, keys
+from watch.keys import ForeignKey, UnknownKey, breakers, keys
 from watch.listener import listener, lock_key
 
 # Streams a process. With four threads a worker, three are left for pages. More can be had
@@ -340,9 +340,10 @@ class Kept:
 def _state():
     if not config().levels:
         return {"redis": "off"}
+    known = {"worker": worker(), "breakers": breakers()}
     if reader.is_down():
-        return {"redis": "down"}
-    answer = {"redis": "up", "at": time.time()}
+        return known | {"redis": "down"}
+    answer = known | {"redis": "up", "at": time.time()}
     parts = {"listener": reader.who_listens, "servers": keys.servers, "levels": keys.listed}
     try:
         for name, ask in parts.items():
@@ -352,7 +353,7 @@ def _state():
                 answer[name] = None  # This user of Redis may not ask that.
     except (RedisError, OSError):
         reader.failed()
-        return {"redis": "down"}
+        return known | {"redis": "down"}
     return answer
 
 
@@ -362,7 +363,11 @@ kept_state = Kept(_state)
 @never_cache
 @require_safe
 def state(request):
-    """What Redis holds: memory, keys with their time left at `at`, and who listens."""
+    """
+    What Redis holds: memory, keys with their time left at `at`, and who listens.
+
+    And what the circuit breakers of this process say, which each process has for itself.
+    """
     listener.wake()
     answer = kept_state.get()
     return JsonResponse(answer | {"now": time.time()}, json_dumps_params={"separators": (",", ":")})

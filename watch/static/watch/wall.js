@@ -22,6 +22,7 @@
   const STREAM_AGAIN = 60000; // ms of polling until a place at the stream is asked for again
   const LOOK_EVERY = 5000; // ms between two looks at keys and memory
   const LEAVE_AFTER = 30000; // ms hidden after which the place is given to somebody else
+  const BREAKER_NEWS = 40000; // ms that what a process said of its breaker counts
   const NEWS_EVERY = 15000; // ms between two sentences for screen readers
 
   const wall = document.getElementById("wall");
@@ -116,6 +117,7 @@
     events: 0,
     news: newNews(),
     state: null, // what /watch/state said last
+    breakers: new Map(), // worker: {open: [{since, levels}], at}
     offset: 0, // ms that the server's clock is ahead
   };
 
@@ -217,6 +219,12 @@
 
   function takeState(state) {
     model.state = state;
+    if (list(state.breakers).length) {
+      const open = state.breakers.filter((breaker) => breaker.redis === "down");
+      const several = state.breakers.length > 1;
+      remember(model.breakers, text(state.worker), { open, several, at: Date.now() }, WORKERS);
+    }
+    if (state.redis !== "up") return;
     const at = count(state.at) * 1000;
     model.offset = count(state.now) * 1000 - Date.now();
     for (const { level, keys } of list(state.levels)) {
@@ -553,6 +561,8 @@
       if (server.evicted_keys !== undefined) facts.push([`Evicted${name}`, whole.format(server.evicted_keys)]);
       if (server.expired_keys !== undefined) facts.push([`Expired${name}`, whole.format(server.expired_keys)]);
     });
+    const breaker = wordsOfBreakers();
+    if (breaker) facts.push(["Circuit breaker", breaker]);
     const listens = model.state?.listener;
     if (listens) facts.push(["Listens to Redis", text(listens.worker)]);
     if (model.since) facts.push(["Counted", `${several(model.events, "event")} since ${clock(model.since).slice(0, 8)}`]);
@@ -569,6 +579,23 @@
     notice.hidden = !words;
     notice.dataset.kind = isDown() ? "down" : "";
     say(notice, words);
+  }
+
+  // Each process has its own, and tells of it when the wall happens to ask it.
+  function wordsOfBreakers() {
+    const now = Date.now();
+    const parts = [];
+    let closed = 0;
+    for (const [worker, { open, several: many, at }] of model.breakers) {
+      if (now - at > BREAKER_NEWS) model.breakers.delete(worker);
+      else if (!open.length) closed += 1;
+      for (const { since, levels } of open) {
+        const of = many ? ` for ${list(levels).join(", ")}` : "";
+        parts.push(`open in ${worker} since ${clock(count(since)).slice(0, 8)}${of}`);
+      }
+    }
+    if (closed) parts.push(`closed in ${several(closed, "process", "processes")}`);
+    return parts.join(", ");
   }
 
   function tellNews() {
@@ -748,7 +775,7 @@
       const response = await fetch(config.urls.state, { cache: "no-store" });
       const state = await response.json();
       if (state.redis !== "up") wait = POLL_WHEN_DOWN;
-      else takeState(state);
+      takeState(state);
     } catch {
       wait = POLL_WHEN_DOWN;
     }
