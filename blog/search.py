@@ -15,13 +15,13 @@ from django.core.cache import cache
 
 from blog import caching
 from blog.models import Comment, Post
+from mysite.caches.stampede import NotKept, get_or_build
 
 WORD = re.compile(r"[a-z0-9_]{2,40}")
 MAX_WORDS = 8
 MAX_QUERY = 200  # characters
 MAX_RESULTS = 20
 MAX_RELATED = 4
-MISS = object()  # cache.get() returns None for a stored None too. This it never returns.
 
 
 def words(text):
@@ -88,27 +88,27 @@ def search(query):
 def find(terms, key):
     """Return ({"results": [...], "related": [...]} or None, whether it is kept in the cache)."""
     version = caching.version(caching.SEARCH_GENERATION_KEY)
-    # `if answer:` would take a stored None for a miss, and search again each time.
-    answer = cache.get(key, MISS, version=version)
-    if answer is not MISS:
-        return answer, True
 
-    index = cache.get_or_set(
-        caching.SEARCH_INDEX_KEY, build_index, caching.SEARCH_INDEX_TIMEOUT, version=version
-    )
-    # Somebody needs it: it has its whole timeout again.
-    cache.touch(caching.SEARCH_INDEX_KEY, caching.SEARCH_INDEX_TIMEOUT, version=version)
-    answer = None
-    if found := best(index, dict.fromkeys(terms, 1), MAX_RESULTS):
-        first, _ = found[0]
-        similar = best(index, terms_of(index, first), 1 + MAX_RELATED)
-        related = [pair for pair in similar if pair[0] != first][:MAX_RELATED]
-        answer = {"results": cards(found), "related": cards(related)}
-    stored = count_up(caching.SEARCH_STORED_KEY, caching.SEARCH_RESULTS_TIMEOUT)
-    kept = stored <= caching.SEARCH_RESULTS_LIMIT
-    if kept:
-        cache.set(key, answer, caching.SEARCH_RESULTS_TIMEOUT, version=version)
-    return answer, kept
+    def build():
+        # What get_or_set() does, and of all who miss the index at the same time, one builds it.
+        name, timeout = caching.SEARCH_INDEX_KEY, caching.SEARCH_INDEX_TIMEOUT
+        index = get_or_build(cache, name, build_index, timeout, version)
+        cache.touch(name, timeout, version=version)  # Used, it has its whole timeout again.
+        answer = None
+        if found := best(index, dict.fromkeys(terms, 1), MAX_RESULTS):
+            first, _ = found[0]
+            similar = best(index, terms_of(index, first), 1 + MAX_RELATED)
+            related = [pair for pair in similar if pair[0] != first][:MAX_RELATED]
+            answer = {"results": cards(found), "related": cards(related)}
+        stored = count_up(caching.SEARCH_STORED_KEY, caching.SEARCH_RESULTS_TIMEOUT)
+        if stored > caching.SEARCH_RESULTS_LIMIT:
+            raise NotKept(answer)
+        return answer  # None is one too, and is kept: nothing was found.
+
+    try:
+        return get_or_build(cache, key, build, caching.SEARCH_RESULTS_TIMEOUT, version), True
+    except NotKept as error:
+        return error.value, False
 
 
 def comment_counts(pks):

@@ -227,7 +227,8 @@ INSTALLED_APPS.append("lab")  # With LAB=0 too: `manage.py bench` is in it.
 INSTALLED_APPS.append("watch")
 TEMPLATES[0]["OPTIONS"]["context_processors"].append("watch.context_processors.xray")
 WATCH = {
-    "ASIDE": ["generation:"],  # Tokens, not values: see mysite/caches/pages.py.
+    # Tokens and rights, not values: see pages.py and stampede.py in mysite/caches/.
+    "ASIDE": ["generation:", "building:"],
     "SHOW_CODE": DEBUG or LAB,
     "SAFE_SERIALIZERS": ["mysite.caches.serializer.SafeSerializer"],
 }

@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 
 from watch.commands import keys_with_ttl, note
 from watch.conf import address
-from watch.event import COLLAPSED, REFUSED, STALE, current
+from watch.event import COLLAPSED, READBACK, REFUSED, STALE, current
 
 
 class WatchedRedis(Redis):
@@ -93,6 +93,13 @@ class WatchedRedis(Redis):
     def refused(self, key):
         """Take note that the value found at `key` was not accepted, e.g. as outdated: a miss."""
         self._amend(key, REFUSED, hit=False)
+
+    def again(self, key):
+        """Take note that the latest read of `key` was a second look: no lookup of its own."""
+        event = current.get()
+        op = event and event.last_read(key)
+        if op:
+            op.kind = READBACK
 
     def collapsed(self, key):
         """Take note that another request is building what is missing at `key`."""

@@ -31,7 +31,7 @@ class SearchCacheTests(CacheTestCase):
     def slugs(self, response, name="results"):
         return [card["slug"] for card in response.context[name]]
 
-    # get_or_set: the index
+    # get_or_build: the index
 
     def test_the_index_is_built_once_for_all_queries(self):
         with mock.patch("blog.search.build_index", side_effect=search.build_index) as build_index:
@@ -110,7 +110,8 @@ class SearchCacheTests(CacheTestCase):
         self.client.get(self.url)
 
         key = self.key(RESULTS).partition(":search:")[2]
-        answer = cache.get(f"search:{key}", version=caching.version(caching.SEARCH_GENERATION_KEY))
+        version = caching.version(caching.SEARCH_GENERATION_KEY)
+        _, answer = cache.get(f"search:{key}", version=version)
         self.assertEqual({type(card) for card in answer["results"] + answer["related"]}, {dict})
 
     # An empty result told from a miss

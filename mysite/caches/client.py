@@ -41,6 +41,19 @@ class SafeClient(DefaultClient):
             return self.serializer.loads(value)
         return super().decode(value)
 
+    def read(self, value):
+        """Return the value that Redis holds as `value`, or None: nothing, or nothing readable."""
+        try:
+            return None if value is None else self.decode(value)
+        except UnreadableValue:
+            return None
+
+    def tell(self, what, *names):
+        """Tell an instrumented client what only the cache knows of these keys in Redis."""
+        if note := getattr(self.get_client(write=False), what, None):
+            for name in names:
+                note(name)
+
     def get(self, key, default=None, version=None, client=None):
         """Return the value at `key`, or `default` when it is missing or can't be read."""
         try:

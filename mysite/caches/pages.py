@@ -8,7 +8,8 @@ counts only while it carries the generation's current token:
 
 1. A lookup asks with one MGET for Django's two keys and the generation's token. Where
    there is no token, the lookup sets one.
-2. An entry is stored together with the token that was there before the page was built.
+2. An entry is stored together with the token that was there before the page was built,
+   and with the time of its renewal: of all who miss it, one builds it (see stampede.py).
 3. `new_generations()` replaces the tokens: one round trip, whether ten or a hundred
    thousand entries carry the old ones. Those are never served again and expire.
 
@@ -19,6 +20,7 @@ can't bring an old page back either.
 
 import re
 import secrets
+import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -27,8 +29,10 @@ from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.http import HttpResponse
 from django_redis.exceptions import ConnectionInterrupted
+from redis.exceptions import RedisError
 
 from mysite.caches.client import SafeClient
+from mysite.caches.stampede import BUILDING, MISSING, renewal, store, take_turn
 
 # Seconds that a token lives after it was set. Longer than any page's or fragment's timeout.
 GENERATION_TIMEOUT = 48 * 60 * 60
@@ -43,6 +47,7 @@ GENERATION = "generation:"
 # round trip and nothing else.
 HEADER_KEY = re.compile(r"(.*\.)cache_header\.(.*)\.([0-9a-f]{32})(.*)", re.DOTALL)
 PAGE_KEY = re.compile(r".*\.cache_page\..*", re.DOTALL)
+PAGES = "views.decorators.cache.cache_page."
 NO_VARY = "d41d8cd98f00b204e9800998ecf8427e"  # md5 of nothing
 
 
@@ -50,8 +55,23 @@ NO_VARY = "d41d8cd98f00b204e9800998ecf8427e"  # md5 of nothing
 class Lookup:
     """What one level answered when it was asked for the current page."""
 
-    token: int | None = None  # None as well for a lookup that failed.
+    token: int | None = None  # Anything else than an int is none: a lookup that failed.
+    headers: list | None = None  # What the page varies on, as far as Redis knows.
+    header_key: str = ""
+    guess: str = ""
     fetched: dict = field(default_factory=dict)
+
+    def understand(self, headers, token):
+        """Take note of what Redis has as the list of headers and as the generation's token."""
+        is_list = isinstance(headers, list) and all(isinstance(name, str) for name in headers)
+        self.headers, self.token = headers if is_list else None, token
+
+    def judge(self, entry):
+        """Return (response, whether to renew it) of an entry, or (MISSING, False)."""
+        response, is_due = valid(entry, self.token)
+        if self.headers is None or not isinstance(response, HttpResponse):
+            return MISSING, False
+        return response, is_due
 
 
 @dataclass
@@ -61,6 +81,9 @@ class Page:
     generation: str
     lookups: dict  # a Lookup for each alias that keeps the page
     leases: dict = field(default_factory=dict)
+    # What this request alone builds: a Right for each alias that keeps the page, and each
+    # fragment.
+    rights: dict = field(default_factory=dict)
 
 
 _page = ContextVar("page", default=None)
@@ -69,11 +92,14 @@ _page = ContextVar("page", default=None)
 @contextmanager
 def page(levels=(), generation=""):
     """Let these levels (aliases) alone keep what this request builds, under `generation`."""
-    reset = _page.set(Page(generation, {alias: Lookup() for alias in levels}))
+    current = Page(generation, {alias: Lookup() for alias in levels})
+    reset = _page.set(current)
     try:
         yield
     finally:
         _page.reset(reset)
+        for right in current.rights.values():
+            right.nothing_to_keep()
 
 
 def generation_key(name):
@@ -101,6 +127,18 @@ def new_generations(alias, names, version=None):
         SafeClient.delete_many(client, tokens, version)
 
 
+def valid(entry, token):
+    """
+    Return (value, whether to renew it) of an entry as Redis has it, or (MISSING, False).
+
+    It counts only with the token that is current.
+    """
+    match entry:
+        case (int(stored), float(renew_at), value) if type(token) is int and stored == token:
+            return value, time.time() >= renew_at
+    return MISSING, False
+
+
 class GenerationClient(SafeClient):
     """A SafeClient that knows which alias it serves, from OPTIONS["ALIAS"]."""
 
@@ -112,22 +150,65 @@ class GenerationClient(SafeClient):
         """Return the token at `key`, from what a lookup `found` there, or set one."""
         if type(found) is int:
             return found
-        token = new_token()
-        if found is not None:
-            SafeClient.delete(self, key, version)
-        if SafeClient.set(self, key, token, RESERVED_TIMEOUT, version, nx=True):
-            return token
-        return SafeClient.get(self, key, None, version)
+        name = self.make_key(key, version)
+        try:
+            pipeline = self.get_client(write=True).pipeline(transaction=False)
+            self._reserve(name, found, pipeline)
+            *_, token = pipeline.get(name).execute()
+        except RedisError as error:
+            raise ConnectionInterrupted(connection=None) from error
+        return self.read(token)
 
-    def confirm(self, key, version=None):
-        """Let the token at `key` live as long as what is stored under it. Is there one?"""
-        return self.expire(key, GENERATION_TIMEOUT, version)
+    def _reserve(self, name, found, pipeline):
+        """Let `pipeline` set a token at `name`, unless a lookup `found` one there."""
+        if type(found) is not int:
+            if found is not None:
+                pipeline.delete(name)
+            pipeline.set(name, new_token(), nx=True, px=RESERVED_TIMEOUT * 1000)
 
-    def refuse(self, key):
-        """Tell an instrumented client that what Redis answered for `key` counts as a miss."""
-        refused = getattr(self.get_client(write=False), "refused", None)
-        if refused:
-            refused(self.make_key(key))
+    def build_or_wait(self, current, place, key, found, kept, second_look, names, version=None):
+        """
+        Return the value at `key`, or MISSING if this request is to build it.
+
+        `kept` is what the first look gave: MISSING, or a value that is to be renewed. The right
+        is noted at `place`. `names` are what `second_look` reads, the token's the last, and
+        `found` is the token that the first look found.
+        """
+        name = self.make_key(key, version)
+        building = self.make_key(f"{BUILDING}{key.removeprefix(PAGES)}", version)
+        is_missing = kept is MISSING
+        try:
+            value, right = take_turn(
+                *(self, building, names, second_look),
+                prepare=lambda pipeline: self._reserve(names[-1], found, pipeline),
+                wait=is_missing,
+            )
+        except ConnectionInterrupted:
+            return kept
+        if right:
+            current.rights[place] = right
+            if not is_missing:
+                self.tell("refused", name)
+            return MISSING
+        if value is not MISSING and is_missing:
+            self.tell("collapsed", *names[:-1])
+        return kept if value is MISSING else value
+
+    def store(self, current, place, key, token, value, timeout, version, **kwargs):
+        """
+        Store an entry, and let the token at `token` live as long as it. Return success.
+
+        A token that is gone by now is no reason not to: it matches no entry.
+        """
+        name, right = self.make_key(generation_key(token), version), current.rights.get(place)
+        stored = store(
+            *(self, key, value, timeout, version, right),
+            prepare=lambda pipeline: pipeline.pexpire(name, GENERATION_TIMEOUT * 1000),
+            **kwargs,
+        )
+        if stored:
+            current.rights.pop(place, None)
+        return stored
 
 
 class PageClient(GenerationClient):
@@ -147,31 +228,49 @@ class PageClient(GenerationClient):
         if lookup is None:
             return default
         if header:
-            generation = generation_key(current.generation)
-            return self._get_all(lookup, generation, key, header, default, version, client)
-        if key in lookup.fetched:
-            entry = lookup.fetched.pop(key)
-        else:
+            return self._get_all(current, lookup, key, header, default, version)
+        if key not in lookup.fetched:
             entry = super().get(key, None, version, client)
-        if entry is None:
-            return default
-        match entry:
-            case (int(token), HttpResponse() as response) if token == lookup.token:
-                return response
-        self.refuse(key)
-        return default
+            lookup.fetched[key] = self._answer(current, lookup, key, entry, version)
+        response = lookup.fetched.pop(key)
+        return default if response is MISSING else response
 
-    def _get_all(self, lookup, generation, key, header, default, version, client):
+    def _get_all(self, current, lookup, key, header, default, version):
         start, prefix, url, end = header.groups()
-        guess = f"{start}cache_page.{prefix}.GET.{url}.{NO_VARY}{end}"
-        lookup.token = None  # For a lookup that fails.
-        found = self.get_many([key, guess, generation], version=version, client=client)
-        lookup.token = self.token(generation, found.get(generation), version)
-        lookup.fetched = {guess: found.get(guess)}
-        headers = found.get(key)
-        if isinstance(headers, list) and all(isinstance(name, str) for name in headers):
-            return headers
-        return default
+        lookup.header_key, lookup.fetched, lookup.token = key, {}, None
+        lookup.guess = guess = f"{start}cache_page.{prefix}.GET.{url}.{NO_VARY}{end}"
+        generation = generation_key(current.generation)
+        found = self.get_many([key, guess, generation], version=version)
+        lookup.understand(found.get(key), found.get(generation))
+        if not lookup.headers:
+            entry = found.get(guess)
+            lookup.fetched[guess] = self._answer(current, lookup, guess, entry, version)
+        return default if lookup.headers is None else lookup.headers
+
+    def _answer(self, current, lookup, key, entry, version):
+        """Return the page at `key`, or MISSING if this request is to build it."""
+        response, is_due = lookup.judge(entry)
+        place = (self.alias, None)
+        if (response is not MISSING and not is_due) or place in current.rights:
+            return response
+        if response is MISSING and entry is not None:
+            self.tell("refused", self.make_key(key, version))
+        elsewhere = object()
+
+        def second_look(values):
+            headers, entry, token = map(self.read, values)
+            lookup.understand(headers, token)
+            if lookup.headers and key == lookup.guess:
+                return elsewhere  # It varies, so it has another key, which Django asks for next.
+            again, is_due = lookup.judge(entry)
+            return MISSING if is_due else again
+
+        keys = lookup.header_key, key, generation_key(current.generation)
+        names = [self.make_key(name, version) for name in keys]
+        response = self.build_or_wait(
+            *(current, place, key, lookup.token, response, second_look, names, version)
+        )
+        return MISSING if response is elsewhere else response
 
     def set(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, client=None, **kwargs):
         """Store `value` and return whether Redis took it."""
@@ -179,16 +278,20 @@ class PageClient(GenerationClient):
         if current is None or not (is_page or HEADER_KEY.fullmatch(key)):
             return super().set(key, value, timeout, version, client, **kwargs)
         lookup = current.lookups.get(self.alias)
-        if lookup is None or lookup.token is None:
+        if lookup is None or type(lookup.token) is not int:
             # Other levels keep this page. Or the lookup failed, and an invalidation
             # may have been lost in the same way.
             return False
-        if is_page:
+        if not is_page:
+            return super().set(key, value, timeout, version, client, **kwargs)
+        if value.cookies:
             # A cookie is for one visitor. Django stores it unless the page varies on Cookie.
-            if value.cookies or not self.confirm(generation_key(current.generation), version):
-                return False
-            value = (lookup.token, value)
-        return super().set(key, value, timeout, version, client, **kwargs)
+            return False
+        return self.store(
+            *(current, (self.alias, None), key, current.generation),
+            *((lookup.token, renewal(timeout), value), timeout, version),
+            **kwargs,
+        )
 
 
 class FragmentClient(GenerationClient):
@@ -203,7 +306,31 @@ class FragmentClient(GenerationClient):
 
     def get(self, key, default=None, version=None, client=None):
         """Return the value at `key`, or `default` when it is missing or deleted since."""
-        return self.get_many([key], version, client).get(key, default)
+        current = _page.get()
+        if current is None:  # Nobody would give up a right.
+            return self.get_many([key], version, client).get(key, default)
+        current.leases[key] = None  # For a lookup that fails.
+        found = super().get_many([key, generation_key(key)], version)
+        value = self._answer(current, key, found.get(key), found.get(generation_key(key)), version)
+        return default if value is MISSING else value
+
+    def _answer(self, current, key, entry, token, version):
+        """Return the fragment at `key`, or MISSING if this request is to build it."""
+        current.leases[key] = token
+        value, is_due = valid(entry, token)
+        place = (self.alias, key)
+        if (value is not MISSING and not is_due) or place in current.rights:
+            return value
+        if value is MISSING and entry is not None:
+            self.tell("refused", self.make_key(key, version))
+
+        def second_look(values):
+            entry, current.leases[key] = map(self.read, values)
+            again, is_due = valid(entry, current.leases[key])
+            return MISSING if is_due else again
+
+        names = [self.make_key(name, version) for name in (key, generation_key(key))]
+        return self.build_or_wait(current, place, key, token, value, second_look, names, version)
 
     def get_many(self, keys, version=None, client=None):
         """Return a dict of the keys that have a value, and were not deleted since."""
@@ -213,27 +340,31 @@ class FragmentClient(GenerationClient):
         found = super().get_many([*keys, *map(generation_key, keys)], version, client)
         for key in keys:
             token, entry = found.get(generation_key(key)), found.get(key)
-            match entry:
-                case (int(stored), value) if stored == token:
-                    values[key], leases[key] = value, token
-                    continue
+            value, _ = valid(entry, token)
+            if value is not MISSING:
+                values[key], leases[key] = value, token
+                continue
             if entry is not None:
-                self.refuse(key)
+                self.tell("refused", self.make_key(key, version))
             leases[key] = self.token(generation_key(key), token, version)
         return values
 
     def set(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, client=None, **kwargs):
         """Store `value` and return whether Redis took it."""
-        if not key.startswith(GENERATION):
-            name = generation_key(key)
-            leases = getattr(_page.get(), "leases", {})
-            if key not in leases:
-                leases[key] = self.token(name, SafeClient.get(self, name, None, version), version)
-            token = leases.pop(key)
-            if token is None or not self.confirm(name, version):
-                return False
-            value = (token, value)
-        return super().set(key, value, timeout, version, client, **kwargs)
+        if key.startswith(GENERATION):
+            return super().set(key, value, timeout, version, client, **kwargs)
+        current = _page.get() or Page("", {})
+        if key not in current.leases:
+            found = SafeClient.get(self, generation_key(key), None, version)
+            current.leases[key] = self.token(generation_key(key), found, version)
+        token = current.leases.pop(key)
+        if type(token) is not int:
+            return False
+        if timeout is DEFAULT_TIMEOUT:
+            timeout = self._backend.default_timeout
+        entry = (token, renewal(timeout), value)
+        place = (self.alias, key)
+        return self.store(current, place, key, key, entry, timeout, version, **kwargs)
 
     def add(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, client=None):
         """Store `value` unless the key has one that counts. Return whether it was stored."""

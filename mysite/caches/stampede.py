@@ -1,0 +1,222 @@
+"""
+A guard against stampedes: of all who miss the same key at once, one builds the value.
+
+The right to build is a key beside the value's, `building:<key>`, set with NX and a timeout:
+
+1. Who misses tries to take the right, and looks a second time in the same round trip:
+   whoever had it before may have stored the value since the first look. Without the
+   second look everybody who had missed would build after all, one after the other.
+2. Who gets it builds, stores the value and gives up the right, in one round trip.
+3. Who doesn't get it waits until the value is there, and takes it. When the right is free
+   and there is no value (its holder died, or what it built was dropped meanwhile), exactly
+   one of those who wait gets it next.
+4. Who built something that can't be kept (an error, a page with a cookie) leaves a mark in
+   place of the right for a moment. All who wait go on at once, and not one by one.
+5. In the last part of an entry's time one request takes the right and builds anew. The
+   others get the entry, which is still valid, and nobody waits.
+
+A right that can't be had because Redis is away or full is no reason to wait: the value is
+then built at once, as without a guard.
+"""
+
+import secrets
+import time
+from contextlib import suppress
+
+from django_redis.exceptions import ConnectionInterrupted
+from redis.exceptions import RedisError
+
+from mysite.caches.client import SafeClient
+
+BUILDING = "building:"
+
+# Seconds that a right lasts. When its holder dies, that is how long the others wait for
+# nothing; when building takes longer, a second one begins.
+BUILD_TIMEOUT = 5
+# Seconds after which anybody builds without the right. Each who waits occupies a thread.
+WAIT = 8
+# Seconds between two looks at a right: the first pause, and what they grow to.
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.05
+
+# The mark of a holder who has nothing to keep, and the seconds it stays.
+NOTHING, NOTHING_TIMEOUT = b"nothing", 1
+
+MISSING = object()
+
+# The part of its time in which an entry is renewed, with the limits in seconds. Entries
+# with a shorter timeout than SHORT are not: they would be renewed all the time.
+EARLY, LEAST, MOST, SHORT = 0.1, 1, 10, 5
+NEVER = float("inf")
+
+# Somebody else may hold the right by now: only who knows its token may touch it.
+GIVE_UP = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then return redis.call('DEL', KEYS[1]) end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+
+
+class Right:
+    """The right to build what is missing at one key. `client` is a redis-py client."""
+
+    def __init__(self, client, name):
+        self.client, self.name = client, name
+        self.token = secrets.token_bytes(8)
+
+    def give_up(self, pipeline=None):
+        """Let others build. With a pipeline, when that is executed."""
+        (pipeline or self.client).eval(GIVE_UP, 1, self.name, self.token, "", 0)
+
+    def nothing_to_keep(self):
+        """Let all who wait go on at once. Never raises: the right ends by itself, too."""
+        milliseconds = NOTHING_TIMEOUT * 1000
+        with suppress(RedisError):
+            self.client.eval(GIVE_UP, 1, self.name, self.token, NOTHING, milliseconds)
+
+
+def renewal(timeout):
+    """Return the Unix time from which an entry with this timeout (seconds) is renewed."""
+    if timeout is None or timeout < SHORT:
+        return NEVER
+    return time.time() + timeout - window(timeout)
+
+
+def window(timeout):
+    """Return the seconds before its end in which an entry is renewed."""
+    return min(MOST, max(LEAST, timeout * EARLY))
+
+
+def take_turn(client, name, keys, accept, prepare=None, wait=True):
+    """
+    Return (value, None) if somebody built it, (MISSING, right) if it is ours to build, or
+    (MISSING, None) if it is to be built without a right, or not to be waited for.
+
+    `client` is a SafeClient, `name` and `keys` are as Redis has them. `accept` is called with
+    what Redis has at `keys`, and returns the value or MISSING. `prepare` adds commands to the
+    pipeline. Raises ConnectionInterrupted.
+    """
+    redis = client.get_client(write=True)
+    right = Right(redis, name)
+    deadline = time.monotonic() + WAIT
+    try:
+        while True:
+            pipeline = redis.pipeline(transaction=False)
+            if prepare:
+                prepare(pipeline)
+            pipeline.set(name, right.token, nx=True, px=BUILD_TIMEOUT * 1000)
+            pipeline.mget(*keys, name)
+            *_, taken, (*values, holder) = pipeline.execute()
+            client.tell("again", *keys)
+            value = accept(values)
+            if value is not MISSING:
+                if taken:
+                    right.give_up()
+                return value, None
+            if taken:
+                return MISSING, right
+            if not wait or holder == NOTHING or time.monotonic() > deadline:
+                return MISSING, None
+            _wait_for_change(redis, name, holder, deadline)
+    except RedisError as error:
+        raise ConnectionInterrupted(connection=redis) from error
+
+
+def _wait_for_change(redis, name, holder, deadline):
+    """Return when the right at `name` is no longer that of `holder`. It moves no value."""
+    pause = FIRST_PAUSE
+    while time.monotonic() < deadline:
+        time.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+        if redis.get(name) != holder:
+            return
+
+
+def store(client, key, value, timeout, version=None, right=None, prepare=None, **kwargs):
+    """
+    Store `value` and give up the right, in one round trip. Return whether Redis took it.
+
+    What is too large to be stored leaves the right where it is. Raises ConnectionInterrupted.
+    """
+    client.check_breaker()
+    redis = client.get_client(write=True)
+    pipeline = redis.pipeline(transaction=False)
+    if prepare:
+        prepare(pipeline)
+    first = len(pipeline)
+    # By name of the class: a subclass may well use this function for its set().
+    queued = SafeClient.set(client, key, value, timeout, version, client=pipeline, **kwargs)
+    if right and queued:
+        right.give_up(pipeline)
+    try:
+        replies = pipeline.execute()
+    except RedisError as error:
+        raise ConnectionInterrupted(connection=redis) from error
+    return bool(queued and replies[first])
+
+
+class NotKept(Exception):
+    """Raised by a build() for a value that is right, and not worth storing."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+
+def get_or_build(cache, key, build, timeout, version=None):
+    """
+    Return the value at `key`. When it is missing, one of all who ask calls build().
+
+    cache.get_or_set() with the guard. Entries are written and read by this function alone:
+    each has the time of its renewal beside the value. An exception of build() is raised for
+    the one who called it, and the others go on.
+    """
+    client = cache.client
+    kept, is_due = _read(cache.get(key, version=version))
+    if is_due:
+        # touch() may have given it more time since it was stored.
+        left = cache.pttl(key, version=version)
+        is_due = left is not None and left <= window(timeout) * 1000
+    if kept is not MISSING and not is_due:
+        return kept
+
+    def second_look(values):
+        value, is_due = _read(client.read(values[0]))
+        return MISSING if is_due else value
+
+    right = None
+    with suppress(ConnectionInterrupted):
+        building, name = (client.make_key(name, version) for name in (f"{BUILDING}{key}", key))
+        value, right = take_turn(client, building, [name], second_look, wait=kept is MISSING)
+        if value is not MISSING:
+            if kept is MISSING:
+                client.tell("collapsed", name)
+            return value
+    if right is None and kept is not MISSING:
+        return kept
+    if kept is not MISSING:
+        client.tell("refused", name)
+    try:
+        value = build()
+        with suppress(ConnectionInterrupted):
+            if store(client, key, (renewal(timeout), value), timeout, version, right):
+                right = None
+        return value
+    except NotKept:
+        # No mark either: endless keys would leave endless marks.
+        if right:
+            with suppress(RedisError):
+                right.give_up()
+            right = None
+        raise
+    finally:
+        if right:
+            right.nothing_to_keep()
+
+
+def _read(entry):
+    """Return the value of an entry of get_or_build(), or MISSING, and whether it is due."""
+    match entry:
+        case (float(renew_at), value):
+            return value, time.time() >= renew_at
+    return MISSING, False
