@@ -2,10 +2,16 @@
 
 from django.urls import path
 
-from lab import keys, leak, race, views, wire
+from lab import keys, leak, race, stale, views, wire
 
 app_name = "lab"
-EXPERIMENTS = (race.experiment, leak.experiment, keys.experiment, wire.experiment)
+EXPERIMENTS = (
+    race.experiment,
+    leak.experiment,
+    stale.experiment,
+    keys.experiment,
+    wire.experiment,
+)
 urlpatterns = [
     path("", views.index, name="index"),
     *(url for experiment in EXPERIMENTS for url in experiment.urls),

@@ -16,7 +16,7 @@ import re
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from django.conf import ENVIRONMENT_VARIABLE
@@ -251,6 +251,11 @@ def plain(line):
 
 def highlighted(file):
     """Return the lines of a file as HTML."""
+    return _highlighted(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=32)  # Some 50 ms a file, and a page may show twenty parts of it.
+def _highlighted(file, changed):
     source = file.read_text(encoding="utf-8", errors="replace")
     if highlight is None:
         return [mark_safe(escape(line)) for line in source.splitlines()]  # noqa: S308
