@@ -43,6 +43,11 @@ class Experiment:
         return [listing_of(code) for code in self.code]
 
     @property
+    def streams(self):
+        """Return whether it has a run. For templates, which would call `run` itself."""
+        return self.run is not None
+
+    @property
     def view_name(self):
         return f"lab:{self.slug}"
 
