@@ -24,11 +24,12 @@ import time
 from contextlib import suppress
 
 from django_redis.exceptions import ConnectionInterrupted
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from mysite.caches.client import SafeClient
 
 BUILDING = "building:"
+TOKEN = b"right:"  # What the value of a right begins with. Anything else is nobody's.
 
 # Seconds that a right lasts. When its holder dies, that is how long the others wait for
 # nothing; when building takes longer, a second one begins.
@@ -62,7 +63,7 @@ class Right:
 
     def __init__(self, client, name):
         self.client, self.name = client, name
-        self.token = secrets.token_bytes(8)
+        self.token = TOKEN + secrets.token_bytes(8)
 
     def give_up(self, pipeline=None):
         """Let others build. With a pipeline, when that is executed."""
@@ -117,7 +118,10 @@ def take_turn(client, name, keys, accept, prepare=None, wait=True):
                 return MISSING, right
             if not wait or holder == NOTHING or time.monotonic() > deadline:
                 return MISSING, None
-            _wait_for_change(redis, name, holder, deadline)
+            if holder is None or holder.startswith(TOKEN):
+                _wait_for_change(redis, name, holder, deadline)
+            else:
+                redis.delete(name)
     except RedisError as error:
         raise ConnectionInterrupted(connection=redis) from error
 
@@ -128,7 +132,11 @@ def _wait_for_change(redis, name, holder, deadline):
     while time.monotonic() < deadline:
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE)
-        if redis.get(name) != holder:
+        try:
+            if redis.get(name) != holder:
+                return
+        except ResponseError:  # No text at all, so it is nobody's, and would never end.
+            redis.delete(name)
             return
 
 

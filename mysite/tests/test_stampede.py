@@ -17,6 +17,7 @@ from mysite.caches.serializer import SafeSerializer
 from mysite.caches.stampede import (
     BUILD_TIMEOUT,
     NEVER,
+    TOKEN,
     NotKept,
     get_or_build,
     renewal,
@@ -110,7 +111,7 @@ class Crowd(PagesTestCase):
         self.empty_caches()
         self.built = 0
         (name,) = names
-        self.redis(self.level).set(name, "somebody", px=BUILD_TIMEOUT * 1000)
+        self.redis(self.level).set(name, TOKEN + b"somebody", px=BUILD_TIMEOUT * 1000)
         return name
 
 
@@ -162,6 +163,24 @@ class PageTests(Crowd):
 
         end.join()
         self.assertEqual(answers, ["built 1"] * 20)
+
+    def test_garbage_in_place_of_a_right_makes_nobody_wait(self):
+        name = self.right_of_somebody_else()
+        for value in (b"garbage", b"nothing at all", b""):
+            with self.subTest(value), mock.patch("time.sleep", self.fail):
+                self.empty_caches()
+                self.redis(self.level).set(name, value)
+                self.ask()
+
+                self.assertEqual(self.rights(), [])
+
+    def test_a_list_in_place_of_a_right_ends(self):
+        name = self.right_of_somebody_else()
+        self.redis(self.level).delete(name)
+        self.redis(self.level).lpush(name, "wrong")
+
+        self.assertEqual(self.ask(), "built 1")
+        self.assertEqual(self.rights(), [])
 
     def test_a_right_ends_by_itself(self):
         ttls = []
