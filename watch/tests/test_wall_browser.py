@@ -126,6 +126,16 @@ class WallTests(BrowserCase):
 
         self.has(".event", "miss, collapsed")
 
+    def test_what_asks_no_cache_again_and_again_is_one_row(self):
+        self.open()
+        for number in range(3):
+            self.publish(*[a_request("/healthz", levels=[])] * 2, a_request(f"/{number}/"))
+            self.has(".event", f"/{number}/")
+
+        self.has(".event", "asked no cache, 6 times")
+        self.assertEqual(self.page.locator(".event", has_text="/healthz").count(), 1)
+        self.assertEqual(self.page.locator(".event").count(), 4)
+
     def test_the_plot_has_a_table_behind_it(self):
         self.publish(a_request(us=1500), a_request(word="miss", us=25_000))
         self.open()

@@ -22,7 +22,8 @@
   const STREAM_AGAIN = 60000; // ms of polling until a place at the stream is asked for again
   const LOOK_EVERY = 5000; // ms between two looks at keys and memory
   const LEAVE_AFTER = 30000; // ms hidden after which the place is given to somebody else
-  const BREAKER_NEWS = 40000; // ms that what a process said of its breaker counts
+  const QUIET = 50; // pages that ask no cache and are remembered, to be told in one row each
+  const BREAKER_NEWS = 25000; // ms that what a process said of its breaker counts
   const NEWS_EVERY = 15000; // ms between two sentences for screen readers
 
   const wall = document.getElementById("wall");
@@ -301,7 +302,7 @@
     const left = model.fresh.length + model.skipped;
     model.fresh.length = 0;
     model.skipped = 0;
-    const rows = shown.map(row).reverse();
+    const rows = shown.map(row).filter((item) => !replaced.has(item)).reverse();
     if (left) {
       const words = `${several(left, "more event")}, counted above`;
       const item = make("li", "event", words);
@@ -313,10 +314,27 @@
     const height = eventList.scrollHeight;
     eventList.prepend(...rows);
     while (eventList.children.length > ROWS) eventList.lastElementChild.remove();
+    for (const [key, { item }] of quiet) if (!item.isConnected) quiet.delete(key);
     if (top > 0) eventList.scrollTop = top + eventList.scrollHeight - height;
     const workers = [...model.workers].map(([worker, name]) => `${name} is ${worker}`);
     if (workers.length > 8) workers.splice(8, Infinity, "…");
     say(byId("workers"), `${several(model.workers.size, "process", "processes")}: ${workers.join(" · ")}`);
+  }
+
+  // A health check every second would drown the rest: its row is replaced by the next one.
+  const quiet = new Map(); // request: {item, times}
+  const replaced = new WeakSet();
+
+  function again(event, item) {
+    const key = JSON.stringify([event.method, event.path, event.status]);
+    const before = quiet.get(key);
+    if (before) {
+      before.item.remove();
+      replaced.add(before.item);
+    }
+    const times = (before?.times ?? 0) + 1;
+    remember(quiet, key, { item, times }, QUIET);
+    return times > 1 ? `, ${several(times, "time")}` : "";
   }
 
   function row(event) {
@@ -332,7 +350,7 @@
       what.title = text(event.path);
       item.append(what, make("span", "ms", milliseconds(count(event.us))), worker);
       const chips = list(event.levels).filter((answer) => answer?.word).map(chip);
-      if (!chips.length) chips.push(make("span", "status", "asked no cache"));
+      if (!chips.length) chips.push(make("span", "status", `asked no cache${again(event, item)}`));
       item.append(make("span", "chips", ...chips));
     } else if (event.kind === "dropped") {
       const words = `${several(count(event.events), "event")} lost while Redis was away`;
