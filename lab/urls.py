@@ -2,13 +2,14 @@
 
 from django.urls import path
 
-from lab import keys, leak, race, stale, views, wire
+from lab import keys, leak, outage, race, stale, views, wire
 
 app_name = "lab"
 EXPERIMENTS = (
     race.experiment,
     leak.experiment,
     stale.experiment,
+    outage.experiment,
     keys.experiment,
     wire.experiment,
 )

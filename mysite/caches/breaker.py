@@ -28,6 +28,7 @@ import socket
 import threading
 import time
 from concurrent.futures import Future, wait
+from weakref import WeakValueDictionary
 
 from django_redis import get_redis_connection
 from redis.backoff import NoBackoff
@@ -376,7 +377,7 @@ def _breaker_at(address):
         return _breakers.setdefault(address, Breaker(address))
 
 
-_breakers = {}
+_breakers = WeakValueDictionary()  # A breaker lives as long as a pool of its server.
 _callbacks = []
 _lookups = {}
 _registry_lock = threading.Lock()

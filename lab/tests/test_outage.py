@@ -1,0 +1,211 @@
+"""What visitors get while Redis fails, with the settings of this blog and with plain ones."""
+
+import json
+import re
+import threading
+from pathlib import Path
+from unittest import mock
+
+from django.test import Client
+from django_redis.pool import ConnectionFactory
+
+from blog.tests.test_browser import BrowserTestCase
+from lab import outage
+from lab import run as run_module
+from lab.outage import hangs, is_full, refuses
+from lab.run import RUNS
+from lab.tests import LabTestCase
+from mysite.tests.processes import wait_until
+
+# Shorter than on the page. Expiry and the breaker's probe take a second each.
+PHASES = (
+    (None, 0.5),
+    (hangs, 1.5),
+    (None, 2),
+    (refuses, 1.5),
+    (None, 2),
+    (is_full, 2),
+    (None, 1),
+)
+OURS, PLAIN = "this blog’s", "plain"
+
+
+def start(visitors_each=2):
+    response = Client().post("/lab/outage/", {"visitors_each": visitors_each})
+    assert response.status_code == 200, response
+    return response
+
+
+def lines_of(response):
+    lines = [json.loads(line) for line in b"".join(response).splitlines() if line]
+    response.close()
+    return lines
+
+
+def probes():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("redis-probe")]
+
+
+class OutageTests(LabTestCase):
+    """One run of all faults, and what it showed."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.enterClassContext(mock.patch.object(outage, "PHASES", PHASES))
+        case = cls()
+        with case.assertLogs("mysite.caches", "WARNING") as logs:
+            cls.lines = lines_of(start())
+        cls.logs = logs.output
+
+    def row(self, phase, crowd):
+        """Return {column: cell} of the table's last word."""
+        cells = self.rows(self.lines, "phases")[f"{phase} {crowd}"]
+        names = ("redis", "settings", "rate", "median", "worst", "errors")
+        return dict(zip(names, cells, strict=True))
+
+    def ticks(self, phase):
+        """Return the ticks of a phase, by its number."""
+        numbers, number = [], -1
+        for line in self.lines:
+            if line["kind"] == "phase":
+                number += 1
+            elif line["kind"] == "tick" and number == phase:
+                numbers.append(line)
+        return numbers
+
+    def arrived(self, phase, crowd):
+        index = (OURS, PLAIN).index(crowd)
+        return sum(tick["crowds"][index]["pages"] for tick in self.ticks(phase))
+
+    def milliseconds(self, phase, crowd, column):
+        return float(self.row(phase, crowd)[column].replace(",", ""))
+
+    def test_it_ends_and_all_phases_were_told(self):
+        names = [line["name"] for line in self.lines if line["kind"] == "phase"]
+
+        expected = ["works", "hangs", "works", "refuses", "works", "is full", "works"]
+        self.assertEqual(names, expected)
+        self.assertEqual(self.lines[-1]["kind"], "end")
+
+    def test_no_page_fails_with_either_settings(self):
+        for key, cells in self.rows(self.lines, "phases").items():
+            with self.subTest(key):
+                self.assertEqual(cells[-1], "0")
+
+    def test_hung_it_costs_this_blog_one_timeout_and_plain_settings_the_whole_time(self):
+        self.assertGreater(self.arrived(1, OURS), 5)
+        self.assertLess(self.milliseconds(1, OURS, "worst"), 1200)
+        self.assertLessEqual(self.arrived(1, PLAIN), 2)
+        self.assertGreater(self.milliseconds(1, PLAIN, "worst"), 1200)
+
+    def test_hung_or_refusing_it_opens_the_breaker_until_it_is_back(self):
+        for phase in (1, 3):
+            with self.subTest(phase):
+                self.assertTrue(self.ticks(phase)[-1]["open"])
+                self.assertFalse(self.ticks(phase + 1)[-1]["open"])
+
+    def test_refusing_it_leaves_both_with_pages_that_are_built(self):
+        for crowd in (OURS, PLAIN):
+            with self.subTest(crowd):
+                self.assertGreater(self.arrived(3, crowd), 5)
+                working = self.milliseconds(0, crowd, "median")
+                self.assertGreater(self.milliseconds(3, crowd, "median"), working)
+
+    def test_full_it_is_not_down(self):
+        self.assertFalse(any(tick["open"] for tick in self.ticks(5)))
+        for crowd in (OURS, PLAIN):
+            with self.subTest(crowd):
+                self.assertGreater(self.arrived(5, crowd), 5)
+
+    def test_afterwards_pages_come_from_the_cache_again(self):
+        for crowd in (OURS, PLAIN):
+            with self.subTest(crowd):
+                outage = self.milliseconds(3, crowd, "median")
+                self.assertLess(self.milliseconds(6, crowd, "median"), outage)
+
+    def test_its_redis_is_gone_with_it(self):
+        socket = Path(re.search(r"Redis at (\S+)", self.logs[0])[1])
+
+        self.assertNotEqual(socket.parent, Path(socket.anchor))
+        self.assertFalse(socket.parent.exists())
+
+    def test_it_leaves_no_pool_and_no_probe(self):
+        socket = re.search(r"Redis at (\S+)", self.logs[0])[1]
+
+        self.assertEqual([url for url in ConnectionFactory._pools if socket in url], [])
+        self.assertTrue(wait_until(lambda: not probes(), 3))
+
+
+class RunTests(LabTestCase):
+    def setUp(self):
+        super().setUp()
+        phases = ((None, 0.5), (hangs, 20), (None, 0.5))
+        self.enterContext(mock.patch.object(outage, "PHASES", phases))
+        self.logs = self.enterContext(self.assertLogs("mysite.caches", "WARNING"))
+
+    def sockets(self):
+        return {Path(re.search(r"Redis at (\S+)", line)[1]) for line in self.logs.output}
+
+    def until_open(self, response):
+        """Read until the breaker is open."""
+        for line in response:
+            if b'"open": true' in line:
+                return
+        self.fail("The breaker never opened.")
+
+    def test_a_closed_tab_ends_it_and_its_redis(self):
+        response = start()
+        self.until_open(response)
+
+        response.close()
+
+        (socket,) = self.sockets()
+        self.assertTrue(wait_until(lambda: not socket.parent.exists(), 5))
+        self.assertTrue(wait_until(lambda: run_module.places._value == RUNS, 5))
+        self.assertTrue(wait_until(lambda: not probes(), 5))
+
+    def test_two_at_once_have_a_redis_each(self):
+        first, second = start(), start()
+        self.until_open(first)
+        self.until_open(second)
+        for response in (first, second):
+            response.close()
+
+        self.assertEqual(len(self.sockets()), 2)
+        self.assertTrue(wait_until(lambda: run_module.places._value == RUNS, 5))
+
+
+class OptionTests(LabTestCase):
+    def test_visitors_out_of_range_are_400_and_name_the_range(self):
+        for number, limit in ((0, "greater than or equal to 1"), (9, "less than or equal to 8")):
+            with self.subTest(number):
+                response = self.client.post("/lab/outage/", {"visitors_each": number})
+                self.assertEqual(response.status_code, 400)
+                self.assertIn(limit, response.json()["errors"]["visitors_each"][0])
+
+    def test_all_of_it_takes_less_than_thirty_seconds(self):
+        self.assertLess(sum(seconds for _, seconds in outage.PHASES), 28)
+
+
+class OutageInTheBrowserTests(BrowserTestCase, LabTestCase):
+    def test_it_is_plotted_while_it_goes_on(self):
+        phases = ((None, 0.5), (hangs, 1), (None, 1.5))
+        self.enterContext(mock.patch.object(outage, "PHASES", phases))
+        self.enterContext(self.assertLogs("mysite.caches", "WARNING"))
+        self.page.goto("/lab/outage/")
+
+        self.page.locator("[data-start]").click()
+        self.page.locator(".plot-state").first.wait_for()  # The breaker is open.
+        self.page.locator('.lab[data-state="done"]').wait_for()
+
+        self.assertEqual(self.page.locator(".plot-band-name").all_text_contents(), ["hangs"])
+        self.assertEqual(self.page.locator("[data-table] tbody tr").count(), 6)
+        self.assertEqual(self.page.locator('[data-value="breaker"]').inner_text(), "closed")
+        self.assertIn("the run is over", self.page.locator(".lab-said").inner_text())
+
+    def test_a_phone_shows_all_of_it(self):
+        page = self.visitor(viewport={"width": 360, "height": 640})
+        page.goto("/lab/outage/")
+
+        self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), 360)
