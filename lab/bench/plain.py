@@ -1,0 +1,39 @@
+"""
+The blog as others would serve it, to compare with: settings by the variable BENCH.
+
+none: as it is, over Django's dummy backend, which keeps nothing.
+cache_page: the middleware of `django-admin startproject`, django-redis with a LOCATION and
+nothing else (pickles, timeouts of 5 s), and cache_page on each page that is kept as a whole.
+"""
+
+import os
+
+from mysite.caches import LEVELS, database_url, stampede
+from mysite.settings import *  # noqa: F403
+from mysite.settings import REDIS_URL
+
+if os.environ["BENCH"] == "none":
+    CACHES = {
+        alias: {"BACKEND": "django.core.cache.backends.dummy.DummyCache"} for alias, *_ in LEVELS
+    }
+    # The guard against stampedes looks for the client of django-redis. Nothing is kept, so
+    # everybody builds.
+    stampede.get_or_build = lambda cache, key, build, *timeout_and_version: build()
+else:
+    CACHES = {
+        alias: {
+            "BACKEND": "django_redis.cache.RedisCache",
+            "LOCATION": database_url(REDIS_URL, number),
+        }
+        for alias, _, number, *_ in LEVELS
+    }
+    ROOT_URLCONF = "lab.bench.plain_urls"
+    MIDDLEWARE = [
+        "django.middleware.security.SecurityMiddleware",
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.middleware.common.CommonMiddleware",
+        "django.middleware.csrf.CsrfViewMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "django.contrib.messages.middleware.MessageMiddleware",
+        "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    ]
