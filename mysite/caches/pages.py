@@ -166,6 +166,11 @@ class GenerationClient(SafeClient):
                 pipeline.delete(name)
             pipeline.set(name, new_token(), nx=True, px=RESERVED_TIMEOUT * 1000)
 
+    def see_to_token(self, key, token, version=None):
+        """Delete what stands at `key` in place of a token. It would keep each new one out."""
+        if type(token) is not int:
+            SafeClient.get(self, generation_key(key), None, version)
+
     def build_or_wait(self, current, place, key, found, kept, second_look, names, version=None):
         """
         Return the value at `key`, or MISSING if this request is to build it.
@@ -270,6 +275,8 @@ class PageClient(GenerationClient):
         response = self.build_or_wait(
             *(current, place, key, lookup.token, response, second_look, names, version)
         )
+        if response is MISSING:
+            self.see_to_token(current.generation, lookup.token, version)
         return MISSING if response is elsewhere else response
 
     def set(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, client=None, **kwargs):
@@ -330,7 +337,10 @@ class FragmentClient(GenerationClient):
             return MISSING if is_due else again
 
         names = [self.make_key(name, version) for name in (key, generation_key(key))]
-        return self.build_or_wait(current, place, key, token, value, second_look, names, version)
+        value = self.build_or_wait(current, place, key, token, value, second_look, names, version)
+        if value is MISSING:
+            self.see_to_token(key, current.leases[key], version)
+        return value
 
     def get_many(self, keys, version=None, client=None):
         """Return a dict of the keys that have a value, and were not deleted since."""

@@ -182,6 +182,20 @@ class PageTests(Crowd):
         self.assertEqual(self.ask(), "built 1")
         self.assertEqual(self.rights(), [])
 
+    def test_after_every_key_was_a_list_there_are_hits_again(self):
+        self.ask()
+        redis = self.redis(self.level)
+        for key in self.keys(self.level):
+            redis.delete(key)
+            redis.lpush(key, "wrong")
+
+        self.ask()
+        self.ask()
+
+        built = self.built
+        self.ask()
+        self.assertEqual(self.built, built)
+
     def test_a_right_ends_by_itself(self):
         ttls = []
         self.while_building = lambda number: ttls.extend(
