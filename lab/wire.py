@@ -3,15 +3,18 @@
 import secrets
 import shlex
 import time
+from functools import partial
 
 from django import forms
 from django.conf import settings
 from redis import ConnectionPool, Redis
+from redis._parsers import _HiredisParser, _RESP2Parser
 from redis.backoff import NoBackoff
 from redis.connection import DefaultParser
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
+from lab.bench.rounds import in_turns, microseconds
 from lab.caches import DATABASE, PREFIX
 from lab.experiment import Experiment
 from mysite.caches import database_url
@@ -47,16 +50,20 @@ TO_TRY = (
 class WireForm(forms.Form):
     command = forms.CharField(
         max_length=300,
+        required=False,
         widget=forms.TextInput(attrs={"class": "lab-long", "autocomplete": "off"}),
         help_text="SET, GET, DEL, TTL, PTTL, EXPIRE, INCR, MGET and some more, as in redis-cli.",
     )
     # Names this tab's keys, so that nobody else's are in the way.
     scratch = forms.RegexField(
-        "[0-9a-f]{12}", widget=forms.HiddenInput, initial=lambda: secrets.token_hex(6)
+        r"^[0-9a-f]{12}\Z", widget=forms.HiddenInput, initial=lambda: secrets.token_hex(6)
     )
+    measure = forms.BooleanField(required=False, widget=forms.HiddenInput)
 
     def clean_command(self):
         """Return the command's words."""
+        if self.data.get("measure"):
+            return []
         try:
             words = shlex.split(self.cleaned_data["command"])
         except ValueError as error:
@@ -131,22 +138,27 @@ def lines(wire):
     return [*text.removesuffix("\r\n").split("\r\n"), *(["..."] if len(wire) > SHOWN else [])]
 
 
-def type_in(request, command, scratch):
-    """Run the command on keys of this tab's own, and return what the page shows."""
+def answer(request, command, scratch, measure):
+    """Return what the page shows: a command and its bytes, or the two parsers measured."""
+    try:
+        return {"parsers": measure_parsers(scratch)} if measure else type_in(command, scratch)
+    except RedisError:
+        return {"failed": "Redis does not answer."}
+
+
+def type_in(command, scratch):
+    """Run the command on keys of this tab's own."""
     prefix = f"{PREFIX}:{scratch}:"
     keys = COMMANDS[command[0]]
     words = list(command)
     words[keys] = [prefix + key for key in words[keys]]
+    client, tap = connect()
     try:
-        client, tap = connect()
-        try:
-            result = ask(client, tap, *words)
-            kept = [held(client, key) for key in sorted(set(words[keys]))]
-        finally:
-            client.close()
-            client.connection_pool.disconnect()
-    except RedisError:
-        return {"failed": "Redis does not answer."}
+        result = ask(client, tap, *words)
+        kept = [held(client, key) for key in sorted(set(words[keys]))]
+    finally:
+        client.close()
+        client.connection_pool.disconnect()
     return {
         "typed": shlex.join(command),
         "python": as_python(command),
@@ -163,6 +175,34 @@ def held(client, key):
     if limited:
         client.expire(key, LONGEST)
     return {"key": key, "value": as_text(client.get(key)), "pttl": left, "limited": limited}
+
+
+def measure_parsers(scratch):
+    """Return [(what is read, microseconds with hiredis, with the Python parser, ratio)...]."""
+    url = database_url(settings.REDIS_URL, DATABASE)
+    # By name, because redis-py would take hiredis's for both.
+    parsers = {"hiredis": _HiredisParser, "Python": _RESP2Parser}
+    clients = {name: Redis.from_url(url, parser_class=parsers[name]) for name in parsers}
+    prefix = f"{PREFIX}:{scratch}:measured"
+    reads = {"GET of 100 B": ("GET", f"{prefix}:100")}
+    reads["GET of 100 KB"] = ("GET", f"{prefix}:100000")
+    reads["MGET of 1,000 short values"] = ("MGET", *[f"{prefix}:100"] * 1000)
+    for size in (100, 100_000):
+        clients["hiredis"].set(f"{prefix}:{size}", b"x" * size, ex=60)
+
+    def timed(client, words):
+        return {"us": microseconds(lambda: client.execute_command(*words), 0.02)}
+
+    contestants = {
+        (what, name): partial(timed, client, words)
+        for what, words in reads.items()
+        for name, client in clients.items()
+    }
+    seen = in_turns(contestants, 5, lambda text: None)
+    for client in clients.values():
+        client.close()
+    times = [(what, *(seen[what, name]["us"] for name in parsers)) for what in reads]
+    return [(*row, row[2] / row[1]) for row in times]
 
 
 def as_text(answer):
@@ -205,8 +245,8 @@ experiment = Experiment(
         "redis-py takes hiredis’s parser by itself when it is installed. What it saves grows with "
         "the number of items in an answer, not with their size.",
     ),
-    code=(type_in, ask, Tap, connect),
+    code=(type_in, ask, Tap, connect, measure_parsers),
     form=WireForm,
-    answer=type_in,
+    answer=answer,
     context=lambda request: {"commands": TO_TRY, "parser": DefaultParser.__name__},
 )

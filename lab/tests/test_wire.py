@@ -116,3 +116,16 @@ class WireTests(LabTestCase):
 
     def test_the_parser_in_use_is_hiredis(self):
         self.assertContains(self.client.get("/lab/wire/"), "_HiredisParser")
+
+    def test_both_parsers_are_measured(self):
+        response = self.client.post("/lab/wire/", {"measure": "on", "scratch": MINE})
+
+        reads = [read for read, *_ in response.context["parsers"]]
+        self.assertEqual(reads[-1], "MGET of 1,000 short values")
+
+    def test_hiredis_reads_many_values_faster(self):
+        response = self.client.post("/lab/wire/", {"measure": "on", "scratch": MINE})
+
+        *_, (_, hiredis, python, ratio) = response.context["parsers"]
+        self.assertGreater(python, hiredis)
+        self.assertAlmostEqual(ratio, python / hiredis)
