@@ -2,7 +2,7 @@
 The fault table: what each way in which Redis can fail does to the blog, for real.
 
     python scripts/faults.py            all of it: before and now, about eight minutes
-    python scripts/faults.py --quick    what CI runs: only now, about a minute and a half
+    python scripts/faults.py --quick    what CI runs: only now, a minute, and no time is judged
 
 gunicorn as it is shipped, 2 processes with 4 threads, and 8 clients with keep-alive
 connections that read every page while somebody comments and edits. Three blogs: `now` is
@@ -43,9 +43,8 @@ KEPT = PAGES[:10]
 # The limits of the blog `now`.
 STATUSES = {200, 404}
 SHARE = 0.9  # Requests a second, of those without a cache.
-QUICK_SHARE = 0.75  # Two seconds a fault measure no better than that.
 RECOVERY = PERIOD + 1
-PATIENCE = 8  # Seconds to wait for hits after a fault.
+PATIENCE = 10  # Seconds to wait for hits after a fault.
 GIVE_UP = 20  # Seconds after which a client takes an answer for lost.
 
 
@@ -232,27 +231,32 @@ class Row:
         cpu = sum(load.cpu for load in uncached) / requests
         self.cpu_share = cpu / (during.cpu / max(1, len(during.requests)) or cpu)
 
-    def judge(self, limits, share):
-        """Note what is over a limit. `limits` has the seconds a request to a page may take."""
+    def judge(self, limits, quick):
+        """
+        Note what is over a limit. `limits` has the seconds a request to a page may take.
+
+        Two seconds a fault, on a machine that may do something else, are no measurement: with
+        `quick` only what is right or wrong at any speed counts.
+        """
         requests = self.during.requests + self.after.requests
         late = [each for each in requests if each[2] > limits[each[1]] + REDIS_TIMEOUT]
         self.slowest = max(seconds for _, _, seconds, _, _ in requests)
         self.late = len(late)
         self.wrong = ", ".join(filter(None, (self.during.wrong, self.after.wrong)))
-        self.broken = [
-            what
-            for what, is_broken in {
-                "statuses": self.wrong,
-                "requests/s": max(self.share, self.cpu_share) < share,
-                "slow": late,
-                # A line a second for each process, and one when it begins or ends.
-                "log": self.lines > WORKERS * (self.during.seconds + 1),
-                "recovery": self.recovery is None or self.recovery > RECOVERY,
-                "stale": self.stale,
-                "lost": self.lost,
-            }.items()
-            if is_broken
-        ]
+        wrong = {
+            "statuses": self.wrong,
+            # A line a second for each process, and one when it begins or ends.
+            "log": self.lines > WORKERS * (self.during.seconds + 1),
+            "no hits afterwards": self.recovery is None,
+            "stale": self.stale,
+            "lost": self.lost,
+        }
+        slow = {
+            "requests/s": max(self.share, self.cpu_share) < SHARE,
+            "slow": late,
+            "recovery": self.recovery is not None and self.recovery > RECOVERY,
+        }
+        self.broken = [what for what, is_so in (wrong | ({} if quick else slow)).items() if is_so]
 
     def cells(self):
         recovery = "not seen" if self.recovery is None else f"{self.recovery:.1f} s"
@@ -308,10 +312,10 @@ def main():
             for blog in blogs:
                 rows.append(measure(blog, off, name, seconds))
                 print(f"{name}, {blog.name}: done", file=sys.stderr, flush=True)
-    sys.exit(report(rows, QUICK_SHARE if options.quick else SHARE))
+    sys.exit(report(rows, options.quick))
 
 
-def report(rows, share):
+def report(rows, quick):
     """Print the table and what is broken. Return the exit status."""
     limits = defaultdict(float)
     for row in rows:
@@ -319,7 +323,7 @@ def report(rows, share):
             for path, seconds in load.slowest().items():
                 limits[path] = max(limits[path], seconds)
     for row in rows:
-        row.judge(limits, share)
+        row.judge(limits, quick)
     rate = sum(load.rate for row in rows for load in row.uncached) / 2 / len(rows)
     print(f"\nOff: {rate:.0f} requests/s, the slowest took {max(limits.values()):.2f} s.\n")
     print("|", " | ".join(HEAD), "|")
