@@ -1,20 +1,32 @@
-"""`manage.py measure_watch`: what the watch costs a page that comes out of the cache."""
+"""
+`manage.py measure_watch`: what the watch costs a page that comes out of the cache.
+
+With `--walls 10`: what it costs those who read pages that ten people look at the wall.
+"""
 
 import http.client
+import json
 import os
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.urls import NoReverseMatch, reverse
 
 TIMEOUT = 20  # Seconds in which gunicorn must answer its first request.
 CPU_PATH = "/measure-watch-cpu"
+
+RATE = 30  # pages a second that are asked for while walls are open
+READERS = 16  # threads that ask for them
 
 
 def application():
@@ -43,9 +55,9 @@ def application():
 
 
 class Server:
-    """One gunicorn with one worker, and one keep-alive connection to it."""
+    """One gunicorn, and one keep-alive connection to it."""
 
-    def __init__(self, watch, folder):
+    def __init__(self, watch, folder, workers=1):
         self.socket = str(Path(folder, f"{watch}.sock"))
         self.cpu = 0
         self.milliseconds = []
@@ -55,24 +67,34 @@ class Server:
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "gunicorn", factory, "--bind", f"unix:{self.socket}"),
-                *("--workers", "1", "--worker-class", "gthread", "--threads", "4"),
+                *("--workers", str(workers), "--worker-class", "gthread", "--threads", "4"),
                 *("--config", str(config), "--log-level", "error", "--keep-alive", "60"),
                 "--no-control-socket",
             ],
             env=os.environ | {"MEASURE_WATCH": watch},
         )
-        self.connection = http.client.HTTPConnection("localhost", timeout=10)
+        self.connection = None
+
+    def new_connection(self):
+        """Return a connection of its own, which is open."""
+        connection = http.client.HTTPConnection("localhost", timeout=30)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(30)
+        try:
+            connection.sock.connect(self.socket)
+        except OSError:
+            connection.close()
+            raise
+        return connection
 
     def connect(self):
         """Wait until it answers."""
         deadline = time.monotonic() + TIMEOUT
         while True:
-            self.connection.sock = socket.socket(socket.AF_UNIX)
             try:
-                self.connection.sock.connect(self.socket)
+                self.connection = self.new_connection()
                 return
             except OSError:
-                self.connection.close()
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     raise CommandError("gunicorn does not start.") from None
                 time.sleep(0.05)
@@ -98,9 +120,110 @@ class Server:
         return 1e6 * (self.cpu_used() - before) / requests
 
     def stop(self):
-        self.connection.close()
+        if self.connection:
+            self.connection.close()
         self.process.terminate()
         self.process.wait()
+
+
+class Wall:
+    """One open page of the wall, without its looks: asks for what wall.js asks for."""
+
+    def __init__(self, server, number):
+        self.server = server
+        self.pace = 0.9 + number % 10 / 50  # Not all walls in the same moment.
+        self.addresses = {name: reverse(f"watch:{name}") for name in ("stream", "events", "state")}
+        self.last = None  # ID of the last event
+        self.events = self.streams = 0
+        self.has_ended = threading.Event()
+        self.threads = [threading.Thread(target=run) for run in (self.follow, self.look)]
+        for thread in self.threads:
+            thread.start()
+
+    def ask(self, name, query=""):
+        """Return the answer at an address as it comes."""
+        connection = self.server.new_connection()
+        connection.request("GET", self.addresses[name] + query)
+        return connection, connection.getresponse()
+
+    def follow(self):
+        """Take in the stream while there is a place, and ask every two seconds otherwise."""
+        while not self.has_ended.is_set():
+            connection, response = self.ask("stream", f"?after={self.last}" if self.last else "")
+            with closing(connection):
+                if response.status == 200:
+                    self.streams += 1
+                    self.take_in(response)
+                    continue
+            again = time.monotonic() + 60
+            while time.monotonic() < again and not self.wait(2):
+                connection, response = self.ask("events", f"?after={self.last or ''}")
+                with closing(connection):
+                    answer = json.load(response)
+                self.events += len(answer["events"])
+                self.last = answer["last"]
+
+    def take_in(self, response):
+        """Read one stream to its end, or until this wall is closed."""
+        while not self.has_ended.is_set() and (line := response.readline()):
+            if line.startswith(b"id: "):
+                self.last = line[4:].decode().strip()
+            self.events += line.startswith(b"data: ")
+
+    def look(self):
+        """Ask for keys and memory every five seconds."""
+        while not self.wait(5):
+            connection, response = self.ask("state")
+            with closing(connection):
+                response.read()
+
+    def wait(self, seconds):
+        """Return whether this wall was closed within these seconds."""
+        return self.has_ended.wait(seconds * self.pace)
+
+    def close(self):
+        """Do what closing the tab does."""
+        self.has_ended.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def ask_steadily(server, path, seconds):
+    """
+    Ask for a page RATE times a second, and return the milliseconds that each took.
+
+    From the moment when it was due: a server that is late makes the next ones wait, and
+    that counts.
+    """
+    start = time.monotonic()
+    connections = threading.local()
+
+    def ask(number):
+        due = start + number / RATE
+        time.sleep(max(0, due - time.monotonic()))
+        if not hasattr(connections, "own"):
+            connections.own = server.new_connection()
+        connections.own.request("GET", path)
+        response = connections.own.getresponse()
+        response.read()
+        if response.status != 200:
+            raise CommandError(f"{path} answers {response.status}.")
+        return 1000 * (time.monotonic() - due)
+
+    with ThreadPoolExecutor(READERS) as readers:
+        return list(readers.map(ask, range(RATE * seconds)))
+
+
+def positive(text):
+    """Return a number of the command line that must be 1 or more. Raises ValueError."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
+def p95(values):
+    """Return what 95 % of the values are not above."""
+    return statistics.quantiles(values, n=20, method="inclusive")[-1]
 
 
 class Command(BaseCommand):
@@ -108,10 +231,17 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser):
         parser.add_argument("--path", default="/", help="a page that the cache answers")
-        parser.add_argument("--rounds", type=int, default=10, help="on and off take turns")
-        parser.add_argument("--requests", type=int, default=300, help="a round")
+        parser.add_argument("--rounds", type=positive, default=10, help="on and off take turns")
+        parser.add_argument("--requests", type=positive, default=300, help="a round")
+        parser.add_argument(
+            "--walls", type=positive, help="measure this number of open walls instead"
+        )
+        parser.add_argument("--seconds", type=positive, default=10, help="a round with --walls")
 
-    def handle(self, *, path, rounds, requests, **options):
+    def handle(self, *, path, rounds, requests, walls, seconds, **options):
+        if walls:
+            self.handle_walls(path, rounds, walls, seconds)
+            return
         with tempfile.TemporaryDirectory() as folder:
             servers = {watch: Server(watch, folder) for watch in ("off", "on")}
             try:
@@ -120,6 +250,41 @@ class Command(BaseCommand):
                 for server in servers.values():
                     server.stop()
         self.report(path, cpu, {watch: servers[watch].milliseconds for watch in servers})
+
+    def handle_walls(self, path, rounds, number, seconds):
+        try:
+            reverse("watch:stream")
+        except NoReverseMatch:
+            raise CommandError("The wall has no address: see README.md.") from None
+        idle, watched = [], []
+        with tempfile.TemporaryDirectory() as folder:
+            server = Server("on", folder, workers=2)
+            try:
+                server.connect()
+                ask_steadily(server, path, 2)
+                for _ in range(rounds):
+                    idle.append(p95(ask_steadily(server, path, seconds)))
+                    walls = [Wall(server, at) for at in range(number)]
+                    watched.append(p95(ask_steadily(server, path, seconds)))
+                    for wall in walls:
+                        wall.close()
+                    streams = sum(wall.streams > 0 for wall in walls)
+                    events = min(wall.events for wall in walls)
+                    if not events:
+                        raise CommandError("A wall saw no event. Is there a Redis at REDIS_URL?")
+                    self.stdout.write(
+                        f"p95: {idle[-1]:.1f} ms idle, {watched[-1]:.1f} ms with {number} walls, "
+                        f"{streams} of them with a stream; each got {events} events or more"
+                    )
+            finally:
+                server.stop()
+        idle, watched = statistics.median(idle), statistics.median(watched)
+        self.stdout.write(
+            f"GET {path}, {RATE} a second, 2 workers x 4 threads, medians of {rounds} rounds:"
+        )
+        self.stdout.write(
+            f"p95: idle {idle:.1f} ms, {number} walls {watched:.1f} ms, x {watched / idle:.2f}"
+        )
 
     def measure(self, servers, path, rounds, requests):
         cpu = {watch: [] for watch in servers}
