@@ -4,7 +4,6 @@ import re
 from urllib.parse import urlencode
 
 from django.http import QueryDict
-from django.utils.cache import patch_cache_control
 
 from blog import caching
 from mysite.caches.pages import page
@@ -47,6 +46,6 @@ class PageMiddleware:
         opted_out = "private" in response.get("Cache-Control", "")  # So does never_cache().
         if response.status_code == 200 and not (opted_out or browser_may_keep):
             # With a date alone, nobody would hear that the newest post was deleted.
-            del response["Cache-Control"], response["Expires"], response["Last-Modified"]
-            patch_cache_control(response, no_cache=True)
+            del response["Expires"], response["Last-Modified"]
+            response["Cache-Control"] = "no-cache"
         return response

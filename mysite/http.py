@@ -4,6 +4,8 @@ import re
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
 
+from csp.constants import HEADER
+from csp.utils import build_policy
 from django.conf import settings
 
 HOST = re.compile(r"([-a-z0-9.]*[a-z0-9]|\[[0-9a-f:.]+\])(:(?P<port>[0-9]+))?")
@@ -57,4 +59,25 @@ class HeadMiddleware:
         if not response.streaming:
             response.headers.setdefault("Content-Length", str(len(response.content)))
             response.content = b""
+        return response
+
+
+class PolicyMiddleware:
+    """
+    Sends the Content-Security-Policy that settings.CONTENT_SECURITY_POLICY describes.
+
+    django-csp's own middleware writes the policy anew for each response, which costs as much
+    as half of a cached page. This one can't do what it is for: nonces and other policies
+    for single views.
+    """
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+        self.policy = build_policy()
+
+    def __call__(self, request):
+        response = self.get_response(request)
+        # Django's own pages for errors have their style inline.
+        if not (settings.DEBUG and response.status_code in (404, 500)):
+            response.headers.setdefault(HEADER, self.policy)
         return response

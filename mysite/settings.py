@@ -70,7 +70,7 @@ INSTALLED_APPS = [
 # https://docs.djangoproject.com/en/5.2/topics/cache/#order-of-middleware
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "mysite.http.PolicyMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "mysite.http.HeadMiddleware",
     # Above the cache, so that a 304 is made from the cached page and never cached itself.

@@ -6,11 +6,13 @@ a miss, and the key is deleted: get_or_set() and add() store with SET NX, and wo
 key taken for as long as the broken value lives.
 """
 
+import os
 from contextlib import suppress
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django_redis.client import DefaultClient
 from django_redis.exceptions import ConnectionInterrupted
+from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from mysite.caches.log import Quiet
@@ -33,6 +35,7 @@ class SafeClient(DefaultClient):
     def __init__(self, server, params, backend):
         super().__init__(server, params, backend)
         self.serializer = SafeSerializer(params.get("OPTIONS", {}))
+        self._idle = []
 
     def decode(self, value):
         """Return the value that Redis holds as `value`. Raises UnreadableValue."""
@@ -76,6 +79,44 @@ class SafeClient(DefaultClient):
             # class, because the get() of a subclass may well use get_many().
             found = {key: SafeClient.get(self, key, _MISSING, version, client) for key in keys}
             return {key: value for key, value in found.items() if value is not _MISSING}
+
+    def look(self, keys, version=None):
+        """
+        Return the values at `keys`, None for each that has none: get_many() for every hit.
+
+        Nothing of redis-py comes between that nobody needs here: it takes a third of the time.
+        """
+        names = [self.make_key(key, version) for key in keys]
+        redis = self.get_client(write=False)
+        try:
+            # An instrumented client is asked in its own way, so that it sees the command.
+            found = self._mget(redis, names) if type(redis) is Redis else redis.mget(names)
+            return [None if value is None else self.decode(value) for value in found]
+        except RedisError as error:
+            raise ConnectionInterrupted(connection=redis) from error
+        except UnreadableValue:
+            found = SafeClient.get_many(self, keys, version)
+            return [found.get(key) for key in keys]
+
+    def _mget(self, redis, names):
+        pool = redis.connection_pool
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = None
+        if connection is None or connection.pid != os.getpid():
+            # Of its own, and none of the pool: those are checked before each use. Here it
+            # is enough that a lost connection is tried once more.
+            connection = pool.connection_class(**pool.connection_kwargs)
+
+        def exchange():
+            connection.send_packed_command(connection.pack_command("MGET", *names), False)
+            return connection.read_response()
+
+        answer = connection.retry.call_with_retry(exchange, lambda error: connection.disconnect())
+        # Not after an error: there may be an answer left that nobody has read.
+        self._idle.append(connection)
+        return answer
 
     def has_key(self, key, version=None, client=None):
         """Return whether get() would find a value. Reads the value, as EXISTS can't tell."""

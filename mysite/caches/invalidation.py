@@ -17,6 +17,7 @@ server and several machines it belongs into a table.
 
 import contextlib
 import json
+import os
 import secrets
 from pathlib import Path
 
@@ -138,7 +139,8 @@ class JournalMiddleware:
         self.get_response = get_response
 
     def __call__(self, request):
-        waits = _unwritten or _journal().exists()
+        # Not _journal().exists(), which takes three times as long.
+        waits = _unwritten or os.path.exists(settings.INVALIDATION_JOURNAL)  # noqa: PTH110
         if waits and not (breaker := breaker_of()).is_open:
             try:
                 deliver(breaker)

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.http import HttpResponse
+from django.utils.cache import set_response_etag
 from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError
 
@@ -45,9 +46,9 @@ GENERATION = "generation:"
 # Django's name for "which headers does this URL vary on?". A lookup begins with it. What
 # follows is a guess at the page's own key for an empty Vary; a wrong guess costs one more
 # round trip and nothing else.
-HEADER_KEY = re.compile(r"(.*\.)cache_header\.(.*)\.([0-9a-f]{32})(.*)", re.DOTALL)
-PAGE_KEY = re.compile(r".*\.cache_page\..*", re.DOTALL)
+HEADERS = "views.decorators.cache.cache_header."
 PAGES = "views.decorators.cache.cache_page."
+HEADER_KEY = re.compile(re.escape(HEADERS) + r"(.*)\.([0-9a-f]{32})(.*)", re.DOTALL)
 NO_VARY = "d41d8cd98f00b204e9800998ecf8427e"  # md5 of nothing
 
 
@@ -226,29 +227,28 @@ class PageClient(GenerationClient):
 
     def get(self, key, default=None, version=None, client=None):
         """Return the value at `key`, or `default` when it is missing or of an old generation."""
-        current, header = _page.get(), HEADER_KEY.fullmatch(key)
-        if current is None or not (header or PAGE_KEY.fullmatch(key)):
+        current, is_list = _page.get(), key.startswith(HEADERS)
+        if current is None or not (is_list or key.startswith(PAGES)):
             return super().get(key, default, version, client)
         lookup = current.lookups.get(self.alias)
         if lookup is None:
             return default
-        if header:
-            return self._get_all(current, lookup, key, header, default, version)
+        if is_list:
+            return self._get_all(current, lookup, key, default, version)
         if key not in lookup.fetched:
             entry = super().get(key, None, version, client)
             lookup.fetched[key] = self._answer(current, lookup, key, entry, version)
         response = lookup.fetched.pop(key)
         return default if response is MISSING else response
 
-    def _get_all(self, current, lookup, key, header, default, version):
-        start, prefix, url, end = header.groups()
+    def _get_all(self, current, lookup, key, default, version):
+        prefix, url, end = HEADER_KEY.fullmatch(key).groups()
         lookup.header_key, lookup.fetched, lookup.token = key, {}, None
-        lookup.guess = guess = f"{start}cache_page.{prefix}.GET.{url}.{NO_VARY}{end}"
-        generation = generation_key(current.generation)
-        found = self.get_many([key, guess, generation], version=version)
-        lookup.understand(found.get(key), found.get(generation))
+        lookup.guess = guess = f"{PAGES}{prefix}.GET.{url}.{NO_VARY}{end}"
+        keys = key, guess, generation_key(current.generation)
+        headers, entry, token = self.look(keys, version)
+        lookup.understand(headers, token)
         if not lookup.headers:
-            entry = found.get(guess)
             lookup.fetched[guess] = self._answer(current, lookup, guess, entry, version)
         return default if lookup.headers is None else lookup.headers
 
@@ -281,8 +281,8 @@ class PageClient(GenerationClient):
 
     def set(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, client=None, **kwargs):
         """Store `value` and return whether Redis took it."""
-        current, is_page = _page.get(), PAGE_KEY.fullmatch(key)
-        if current is None or not (is_page or HEADER_KEY.fullmatch(key)):
+        current, is_page = _page.get(), key.startswith(PAGES)
+        if current is None or not (is_page or key.startswith(HEADERS)):
             return super().set(key, value, timeout, version, client, **kwargs)
         lookup = current.lookups.get(self.alias)
         if lookup is None or type(lookup.token) is not int:
@@ -294,6 +294,8 @@ class PageClient(GenerationClient):
         if value.cookies:
             # A cookie is for one visitor. Django stores it unless the page varies on Cookie.
             return False
+        # ConditionalGetMiddleware would compute the same for each hit: a hash of the whole page.
+        set_response_etag(value)
         return self.store(
             *(current, (self.alias, None), key, current.generation),
             *((lookup.token, renewal(timeout), value), timeout, version),
@@ -317,8 +319,8 @@ class FragmentClient(GenerationClient):
         if current is None:  # Nobody would give up a right.
             return self.get_many([key], version, client).get(key, default)
         current.leases[key] = None  # For a lookup that fails.
-        found = super().get_many([key, generation_key(key)], version)
-        value = self._answer(current, key, found.get(key), found.get(generation_key(key)), version)
+        entry, token = self.look([key, generation_key(key)], version)
+        value = self._answer(current, key, entry, token, version)
         return default if value is MISSING else value
 
     def _answer(self, current, key, entry, token, version):
