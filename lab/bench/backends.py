@@ -1,5 +1,6 @@
 """Django's cache backends side by side: get and set of one value, in one process."""
 
+import getpass
 import importlib.util
 import shutil
 import socket
@@ -25,6 +26,8 @@ from mysite.processes import wait_until
 SIZES = {"2 KB": 2_000, "30 KB": 30_000}
 MEMCACHED = ("127.0.0.1", 11211)
 PLAIN = "django-redis, no options"
+# Ends a server when the pipe that this reads from closes: when its owner ends, however it ends.
+JANITOR = '"$@" </dev/null & server=$!; read -r line; kill "$server"'
 KEY = make_template_fragment_key("bench")
 
 
@@ -108,12 +111,16 @@ def memcached(stack, folder):
 
     if program := shutil.which("memcached"):
         path = folder / "memcached.sock"
-        # -u: it refuses to run as root.
-        command = [program, "-s", str(path), "-m", "64", "-u", "nobody", "-a", "777"]
-        process = stack.enter_context(subprocess.Popen(command, start_new_session=True))
-        stack.callback(process.kill)
-        wait_until(path.exists)
-        return {"memcached": PyMemcacheCache(f"unix:{path}", {})}
+        # -u: as root it refuses to start unless it is told to stay root.
+        command = [program, "-s", str(path), "-m", "64", "-u", getpass.getuser()]
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", JANITOR, "janitor", *command],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        stack.callback(process.communicate)  # Closes the pipe and waits.
+        if wait_until(path.exists):
+            return {"memcached": PyMemcacheCache(f"unix:{path}", {})}
     with suppress(OSError), socket.create_connection(MEMCACHED, 1):
         return {"memcached": PyMemcacheCache("{}:{}".format(*MEMCACHED), {"KEY_PREFIX": "bench"})}
     return {"memcached (no memcached here)": None}
