@@ -27,7 +27,7 @@ SIZES = {"2 KB": 2_000, "30 KB": 30_000}
 MEMCACHED = ("127.0.0.1", 11211)
 PLAIN = "django-redis, no options"
 # Ends a server when the pipe that this reads from closes: when its owner ends, however it ends.
-JANITOR = '"$@" </dev/null & server=$!; read -r line; kill "$server"'
+JANITOR = '"$@" </dev/null & server=$!; read -r line; kill "$server"; wait'
 KEY = make_template_fragment_key("bench")
 
 
