@@ -2,10 +2,11 @@
 
 from django.urls import path
 
-from lab import keys, leak, outage, race, stale, views, wire
+from lab import keys, leak, outage, peel, race, stale, views, wire
 
 app_name = "lab"
 EXPERIMENTS = (
+    peel.experiment,
     race.experiment,
     leak.experiment,
     stale.experiment,

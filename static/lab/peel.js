@@ -1,0 +1,197 @@
+/*
+  Peel: asks for the page, reads from its headers who answered, and shows what each ring holds.
+
+  An answer with the request id of an earlier one is the browser's own copy: it brings the
+  headers that were stored with it.
+*/
+"use strict";
+
+(() => {
+  const article = document.querySelector(".lab");
+  const form = article.querySelector(".lab-form");
+  const said = article.querySelector(".lab-said");
+  const log = article.querySelector(".peel-log tbody");
+  const tour = form.querySelector("[data-tour]");
+  const stop = form.querySelector("[data-stop]");
+  const buttons = [...form.querySelectorAll("button:not([data-stop])")];
+  const LEVELS = ["site", "view", "fragment", "low-level"];
+  const RINGS = ["browser", ...LEVELS, "database"];
+  const NAMES = {
+    browser: "Your browser",
+    site: "The whole site",
+    view: "The view level",
+    fragment: "The fragment",
+    "low-level": "The low-level cache",
+    database: "The database",
+  };
+  const PAUSE = 900; // milliseconds between two steps that nobody pressed a button for
+  // Each drop takes the outermost entry: to see an inner ring, the outer ones have to go first.
+  const TOUR = [
+    ...["all", "no-cache", "default", "no-cache"], // database, browser, site
+    ...["drop", "no-cache", "no-cache"], // view, and again: the site is not filled
+    ...["drop", "no-cache", "no-cache"], // fragment, then the site
+    ...["drop", "drop", "drop", "no-cache"], // low-level
+    ...["drop", "drop", "default"], // the browser hears of nothing
+    ...["drop", "drop", "no-cache", "default"], // database, browser
+  ];
+  const seen = new Set(); // ids of requests that Django answered
+  let rings = {}; // {site: {left, made, until} or null, ...}
+  let touring = false;
+
+  function timing(response) {
+    const header = response.headers.get("Server-Timing") || "";
+    const word = (name) => new RegExp(`(?:^|, )${name};dur=[\\d.]+;desc="(\\S+)`).exec(header)?.[1];
+    return {
+      id: /req;desc="([^@"]+)/.exec(header)?.[1],
+      app: Number(/app;dur=([\d.]+)/.exec(header)?.[1]),
+      words: Object.fromEntries(LEVELS.map((level) => [level, word(level) || "not asked"])),
+    };
+  }
+
+  async function json(url, options) {
+    const response = await fetch(url, { cache: "no-store", ...options });
+    if (!response.ok) throw new Error(`The server answered ${response.status}. Reload the page and try again.`);
+    return response.json();
+  }
+
+  function take(held) {
+    const now = performance.now();
+    for (const level of LEVELS) {
+      rings[level] = held[level] && { ...held[level], until: now + held[level].left * 1000 };
+    }
+  }
+
+  /* The browser's own copy, as far as its headers tell. */
+  function keepCopy(response, made) {
+    const age = Number(response.headers.get("Age") || 0);
+    const most = /max-age=(\d+)/.exec(response.headers.get("Cache-Control"))?.[1];
+    const left = most - age;
+    rings.browser = left > 0 ? { made, until: performance.now() + left * 1000 } : null;
+  }
+
+  async function ask(mode) {
+    const before = performance.now();
+    const response = await fetch(form.dataset.page, { cache: mode });
+    const text = await response.text();
+    const ms = performance.now() - before;
+    if (!response.ok) throw new Error(`The page answered ${response.status}.`);
+    const { id, app, words } = timing(response);
+    const isCopy = seen.has(id);
+    const who = isCopy ? "browser" : LEVELS.find((level) => words[level].startsWith("hit")) || "database";
+    seen.add(id);
+    if (!isCopy) keepCopy(response, /data-made="([\d:]+)"/.exec(text)?.[1]);
+    take((await json(form.dataset.rings)).rings);
+    const told = isCopy ? Object.fromEntries(LEVELS.map((level) => [level, "not asked"])) : words;
+    article.querySelector("[data-status]").textContent = isCopy
+      ? "none of now: the browser’s copy came with its old headers"
+      : response.headers.get("Cache-Status");
+    show(who, told);
+    const step = mode === "default" ? "Ask" : "Ask Django";
+    note([step, NAMES[who], ...LEVELS.map((level) => told[level]), isCopy ? "–" : app.toFixed(1), ms.toFixed(1)]);
+    said.textContent = `${NAMES[who]} answered, in ${ms.toFixed(1)} ms. ${remark(who, told)}`;
+  }
+
+  /* What is surprising about an answer. */
+  function remark(who, words) {
+    if (who === "browser") return LEVELS.some((level) => !rings[level]) ? "It hears of no drop: nobody was asked." : "Nobody was asked.";
+    if (who === "view" && !rings.site) return "The site level is still empty: a view hit does not fill it.";
+    if (words.site === "miss" && rings.site) {
+      return `Each ring outside of it is filled again. The site entry has ${rings.site.left} s, as max-age of the view says.`;
+    }
+    return "";
+  }
+
+  async function drop(what) {
+    const body = new FormData(form);
+    if (what === "all") body.set("all", "1");
+    const { dropped, rings: held } = await json(form.dataset.drop, { method: "POST", body });
+    take(held);
+    show(null);
+    const names = dropped.map((level) => NAMES[level].toLowerCase()).join(", of ");
+    const text = dropped.length ? `Dropped the entry of ${names}.` : "There is nothing to drop.";
+    said.textContent = text;
+    note([text]);
+  }
+
+  function note(cells) {
+    const row = document.createElement("tr");
+    cells.forEach((text, index) => {
+      const cell = document.createElement(index ? "td" : "th");
+      if (!index) cell.scope = "row";
+      if (index > 5) cell.className = "number";
+      if (cells.length === 1) cell.colSpan = 8;
+      cell.textContent = index ? text : `${log.rows.length + 1}. ${text}`;
+      row.append(cell);
+    });
+    log.append(row);
+  }
+
+  /* `who` answered and `words` are what each level said; without, nobody was asked. */
+  function show(who, words) {
+    for (const name of RINGS) {
+      const ring = article.querySelector(`[data-ring="${name}"]`);
+      const row = article.querySelector(`[data-row="${name}"]`);
+      ring.classList.toggle("holds", Boolean(rings[name]));
+      ring.classList.toggle("answered", who === name);
+      row.classList.toggle("answered", who === name);
+      if (name !== "database") row.cells[1].textContent = rings[name] ? `made at ${rings[name].made}` : "nothing";
+      let word = "–";
+      if (who === name) word = "✓ answered";
+      else if (who && LEVELS.includes(name)) word = words[name];
+      else if (who) word = name === "browser" ? "passed on" : "not asked";
+      row.cells[3].textContent = word;
+    }
+    const end = who ? 100 + Number(article.querySelector(`[data-ring="${who}"]`).getAttribute("r")) : 0;
+    article.querySelector(".peel-way").setAttribute("d", who ? `M199 100H${end}m6 -5l-6 5l6 5` : "");
+    count();
+  }
+
+  function count() {
+    for (const name of ["browser", ...LEVELS]) {
+      const left = rings[name] ? Math.max(0, Math.round((rings[name].until - performance.now()) / 1000)) : 0;
+      article.querySelector(`[data-row="${name}"]`).cells[2].textContent = left ? `${left} s` : rings[name] ? "over" : "–";
+    }
+  }
+
+  /* One step at a time: the buttons wait for its end. */
+  async function step(what) {
+    buttons.forEach((button) => { button.disabled = true; });
+    article.dataset.state = "running";
+    try {
+      await (what === "drop" || what === "all" ? drop(what) : ask(what));
+      return true;
+    } catch (error) {
+      said.textContent = error.message;
+      return false;
+    } finally {
+      article.dataset.state = touring ? "running" : "done";
+      if (!touring) buttons.forEach((button) => { button.disabled = false; });
+    }
+  }
+
+  async function walk() {
+    touring = true;
+    stop.hidden = false;
+    for (const what of TOUR) {
+      if (!touring || !(await step(what))) break;
+      await new Promise((resolve) => setTimeout(resolve, PAUSE));
+    }
+    touring = false;
+    stop.hidden = true;
+    article.dataset.state = "done";
+    buttons.forEach((button) => { button.disabled = false; });
+  }
+
+  form.addEventListener("submit", (event) => event.preventDefault());
+  tour.addEventListener("click", walk);
+  stop.addEventListener("click", () => { touring = false; });
+  form.querySelectorAll("[data-ask]").forEach((button) => button.addEventListener("click", () => step(button.dataset.ask)));
+  form.querySelector("button[data-drop]").addEventListener("click", () => step("drop"));
+  form.querySelector("[data-again]").addEventListener("click", async (event) => {
+    event.preventDefault();
+    touring = false;
+    await step("all"); // It leaves nothing behind. The new page has a new id.
+    location.assign(event.target.href);
+  });
+  setInterval(count, 1000);
+})();
