@@ -234,5 +234,7 @@ WATCH = {
 }
 if CACHE_WATCH:
     MIDDLEWARE.insert(0, "watch.middleware.WatchMiddleware")  # First: nothing of it is cached.
+elif LAB:
+    MIDDLEWARE.insert(0, "lab.timing.TimingMiddleware")
 
 TEST_RUNNER = "mysite.testing.PrivateRedisRunner"

@@ -2,6 +2,7 @@
 
 import re
 
+from django.conf import settings
 from django.core.cache import caches
 from django.test import Client
 
@@ -139,6 +140,24 @@ class RaceTests(LabTestCase):
 
         self.assertEqual(response.status_code, 503)
         self.assertIn("Redis does not answer", response.json()["errors"][""][0])
+
+
+class WithoutWatchTests(LabTestCase):
+    def test_the_server_tells_its_time_and_keeps_none_of_it(self):
+        watch, *others = settings.MIDDLEWARE
+        self.assertEqual(watch, "watch.middleware.WatchMiddleware")
+        with self.settings(MIDDLEWARE=["lab.timing.TimingMiddleware", *others]):
+            cold, warm = (self.client.get(f"/lab/race/page/site/{RUN}/") for _ in range(2))
+
+        self.assertIn("Age", warm.headers)
+        for response in (cold, warm):
+            self.assertRegex(response["Server-Timing"], r"^app;dur=\d+\.\d+$")
+        self.assertNotEqual(cold["Server-Timing"], warm["Server-Timing"])
+
+    def test_other_pages_stay_as_they_are(self):
+        _, *others = settings.MIDDLEWARE
+        with self.settings(MIDDLEWARE=["lab.timing.TimingMiddleware", *others]):
+            self.assertNotIn("Server-Timing", self.client.get("/about/").headers)
 
 
 class RaceInTheBrowserTests(BrowserTestCase, LabTestCase):
