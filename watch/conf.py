@@ -17,7 +17,8 @@ from redis.connection import parse_url
 
 DEFAULTS = {
     # Alias: name of the level, outermost first. By default every alias that has this app's
-    # REDIS_CLIENT_CLASS, in the order of CACHES, under its KEY_PREFIX (or its alias).
+    # REDIS_CLIENT_CLASS, under its KEY_PREFIX (or its alias): SITE_ALIAS, and then the others
+    # in the order of CACHES.
     "LEVELS": None,
     # Alias that the cache middleware keeps whole pages in. By default CACHE_MIDDLEWARE_ALIAS,
     # and none when FetchFromCacheMiddleware is not in MIDDLEWARE.
@@ -46,6 +47,7 @@ class Config:
     """WATCH with its defaults filled in from the other settings."""
 
     levels: tuple  # names, outermost first
+    rings: tuple  # the same, and also while nothing is watched
     aliases: dict  # name: alias
     site: str | None  # the level of whole pages that every request passes
     prefixes: tuple  # (what a key starts with, name), the longest first
@@ -70,7 +72,8 @@ class Config:
         for prefix, _ in self.prefixes:
             if key.startswith(prefix):
                 return key[len(prefix) :].partition(":")[2]
-        return key
+        # As Django makes it without a KEY_PREFIX: ":1:name".
+        return key[1:].partition(":")[2] if key.startswith(":") else key
 
     def is_aside(self, key):
         """Return whether `key` is one that ASIDE names."""
@@ -86,10 +89,15 @@ def config():
         for alias, options in settings.CACHES.items()
         if "REDIS_CLIENT_CLASS" in options.get("OPTIONS", {})
     }
-    names = given["LEVELS"] or {
-        alias: options.get("KEY_PREFIX") or alias for alias, options in redis_aliases.items()
+    site_alias = given["SITE_ALIAS"] or (
+        settings.CACHE_MIDDLEWARE_ALIAS if _has_site_middleware() else None
+    )
+    all_names = given["LEVELS"] or {
+        alias: options.get("KEY_PREFIX") or alias
+        for alias, options in sorted(settings.CACHES.items(), key=lambda one: one[0] != site_alias)
+        if alias in redis_aliases or options["BACKEND"].startswith("django_redis.")
     }
-    names = {alias: name for alias, name in names.items() if alias in redis_aliases}
+    names = {alias: name for alias, name in all_names.items() if alias in redis_aliases}
     prefixes = [
         (f"{redis_aliases[alias]['KEY_PREFIX']}:", name)
         for alias, name in names.items()
@@ -101,11 +109,9 @@ def config():
         for url in urls(redis_aliases[alias]["LOCATION"]):
             server = address(parse_url(url))
             servers[server] = None if server in servers else name
-    site_alias = given["SITE_ALIAS"] or (
-        settings.CACHE_MIDDLEWARE_ALIAS if _has_site_middleware() else None
-    )
     return Config(
         levels=tuple(names.values()),
+        rings=tuple(all_names.values()),
         aliases={name: alias for alias, name in names.items()},
         site=names.get(site_alias),
         prefixes=tuple(sorted(prefixes, key=lambda pair: -len(pair[0]))),

@@ -13,6 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from watch.conf import config
+from watch.headers import token
 
 
 def xray(request):
@@ -23,9 +24,11 @@ def xray(request):
 def _tags():
     # Neither defer nor async: it makes room for the panel before the page is painted.
     return format_html(
-        '<link rel="stylesheet" href="{}">\n    <script src="{}" data-code="{}"></script>',
+        '<link rel="stylesheet" href="{}">\n'
+        '    <script src="{}" data-levels="{}" data-code="{}"></script>',
         static("watch/xray.css"),
         static("watch/xray.js"),
+        " ".join(map(token, config().rings)),
         _code_url(),
     )
 

@@ -145,6 +145,10 @@ def server_timing(event, settings):
     return ", ".join(parts)
 
 
+# The levels that the keys of a metric are of, where the metric says nothing else.
+USUAL = {"f": "fragment", "l": "low-level"}
+
+
 def _key_metric(op, key):
     """Return the metric of one key: f for a template fragment, l for any other."""
     name = "f" if key.startswith("template.cache.") else "l"
@@ -154,5 +158,7 @@ def _key_metric(op, key):
     ttl = "" if op.ttl is None else f" ttl={op.ttl // 1000}"
     size = f" b={op.size}" if op.size else ""
     source = clean(op.source) or "-"
-    waited = " collapsed" if op.note is COLLAPSED else ""
-    return f'{name};dur={op.ns / 1e6:.2f};desc="{word} {clean(key)} {source}{waited}{ttl}{size}"'
+    more = " collapsed" if op.note is COLLAPSED else ""
+    if op.level != USUAL[name]:
+        more += f" in={token(op.level)}"
+    return f'{name};dur={op.ns / 1e6:.2f};desc="{word} {clean(key)} {source}{more}{ttl}{size}"'

@@ -7,7 +7,7 @@ from unittest import mock, skipUnless
 from django.conf import settings
 from django.core.cache import cache, caches
 from django.http import HttpResponse
-from django.test import RequestFactory
+from django.test import RequestFactory, override_settings
 from django_redis import get_redis_connection
 from redis import Redis
 
@@ -297,6 +297,35 @@ class ServerTimingTests(WatchTestCase):
         response = self.client.get("/says-it-itself/")
 
         self.assertEqual([name for name, _, _ in self.timing(response)][:2], ["db", "app"])
+
+
+class UnprefixedTests(WatchTestCase):
+    """A project whose caches have no KEY_PREFIX, and one database each."""
+
+    def setUp(self):
+        super().setUp()
+        plain = {
+            alias: {name: value for name, value in options.items() if name != "KEY_PREFIX"}
+            for alias, options in settings.CACHES.items()
+        }
+        overridden = override_settings(CACHES=plain, WATCH={"STREAM": self.name})
+        overridden.enable()
+        self.addCleanup(overridden.disable)
+
+    def test_a_fragment_is_one_and_says_which_level_it_is_of(self):
+        for alias in ("default", "template_fragments"):
+            self.addCleanup(caches[alias].delete_pattern, "template.cache.*")
+
+        response = self.client.get("/fragments/")
+
+        words = [desc.split() for name, _, desc in self.timing(response) if name == "f"]
+        self.assertEqual(
+            [(key.rpartition(".")[0], where) for _, key, _, where in words],
+            [
+                ("template.cache.months", "in=template_fragments"),
+                ("template.cache.days", "in=default"),
+            ],
+        )
 
 
 class InjectionTests(WatchTestCase):

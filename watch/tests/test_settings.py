@@ -31,6 +31,22 @@ class ConfigTests(SimpleTestCase):
         with self.settings(CACHES=caches):
             self.assertEqual(config().levels, ("low-level", "pages"))
 
+    def test_the_level_of_whole_pages_is_the_outermost(self):
+        caches = {"default": redis_cache("redis://a/0"), "pages": redis_cache("redis://a/1")}
+        with self.settings(CACHES=caches, CACHE_MIDDLEWARE_ALIAS="pages"):
+            self.assertEqual(config().levels, ("pages", "default"))
+
+    def test_the_levels_have_their_names_with_the_watch_off_too(self):
+        caches = {"default": redis_cache("redis://a/0", "p"), "pages": redis_cache("redis://a/1")}
+        with self.settings(CACHES=caches, CACHE_MIDDLEWARE_ALIAS="pages"):
+            on = config().rings
+        for cache in caches.values():
+            del cache["OPTIONS"]["REDIS_CLIENT_CLASS"]
+
+        with self.settings(CACHES=caches, CACHE_MIDDLEWARE_ALIAS="pages"):
+            self.assertEqual(config().rings, on)
+            self.assertEqual(config().levels, ())
+
     def test_levels_can_be_named(self):
         caches = {"default": redis_cache("redis://a/0", "x")}
         with self.settings(CACHES=caches, WATCH={"LEVELS": {"default": "everything"}}):
@@ -55,6 +71,7 @@ class ConfigTests(SimpleTestCase):
     def test_the_name_of_a_key_has_neither_prefix_nor_version(self):
         with self.settings(CACHES={"default": redis_cache("redis://a", "p")}):
             self.assertEqual(config().name_of("p:f1.2:search:index"), "search:index")
+            self.assertEqual(config().name_of(":1:search:index"), "search:index")
 
     def test_the_site_level_is_the_alias_of_the_cache_middleware(self):
         caches = {"default": redis_cache("redis://a/0"), "pages": redis_cache("redis://a/1")}

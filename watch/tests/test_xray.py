@@ -319,6 +319,25 @@ class FragmentTests(XrayTestCase):
         self.assertIn("not told", self.tag("archive_month")[1])
 
 
+class OtherNamesTests(XrayTestCase):
+    """The rings are the levels of the project, whatever it calls them."""
+
+    def test_levels_of_other_names(self):
+        names = {"site": "pages", "view": "posts", "template_fragments": "parts", "default": "data"}
+        with override_settings(WATCH=settings.WATCH | {"LEVELS": names, "SHOW_CODE": True}):
+            self.get("/archive/")
+            self.drop("fragment", "*:template.cache.archive_discussed.*")
+            self.open("/archive/")
+
+        rows = self.page.locator("#xray [data-level]")
+        found = rows.evaluate_all("rows => rows.map(row => row.dataset.level)")
+        self.assertEqual(found, ["browser", "pages", "posts", "parts", "data"])
+        self.assertRing("pages", "bypass", "The view says never_cache")
+        self.assertRing("parts", "mixed", "2/3 hit .*hit archive_month .*miss archive_discussed")
+        hit = self.page.locator('[data-fragment="archive_month"][data-xray="hit"]')
+        self.assertEqual(hit.count(), 1)
+
+
 class HeaderTests(XrayTestCase):
     """Where the headers come from, and what is done without them."""
 
@@ -526,6 +545,18 @@ class PanelTests(XrayTestCase):
         self.assertFalse(self.page.locator(".xray-tag").first.is_visible())
         padding = "getComputedStyle(document.body).paddingBottom"
         self.assertEqual(self.page.evaluate(padding), "0px")
+
+    def test_its_colours_are_dark_only_where_the_page_is(self):
+        colour = "getComputedStyle(document.querySelector('.xray-is-miss.xray-word')).color"
+        self.page.emulate_media(color_scheme="light")
+        self.open("/")
+        light = self.page.evaluate(colour)
+        self.page.emulate_media(color_scheme="dark")
+        self.assertNotEqual(self.page.evaluate(colour), light)
+
+        self.page.evaluate("document.documentElement.style.colorScheme = 'only light'")
+
+        self.assertEqual(self.page.evaluate(colour), light)
 
     def test_dark_and_light_differ(self):
         self.open("/")

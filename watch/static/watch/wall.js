@@ -384,7 +384,7 @@
   // What a reader would call a key.
   function nameOf(key, level) {
     const prefix = config.prefixes.find(([start, name]) => name === level && key.startsWith(start));
-    let name = key;
+    let name = key.replace(/^:\d+:/, ""); // As Django makes it without a KEY_PREFIX.
     if (prefix) {
       const rest = key.slice(prefix[0].length);
       name = rest.slice(rest.indexOf(":") + 1);

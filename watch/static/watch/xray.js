@@ -9,8 +9,8 @@
   "use strict";
 
   const codeURL = document.currentScript.dataset.code;
-  // Outermost first. Levels of other names are appended, as the header brings them.
-  const LEVELS = ["site", "view", "fragment", "low-level"];
+  // Outermost first.
+  const LEVELS = document.currentScript.dataset.levels.split(" ").filter(Boolean);
   const TITLES = { browser: "Browser", site: "Whole site", view: "Per view", fragment: "Fragment", "low-level": "Low-level" };
   const SIGNS = { hit: "✓", miss: "✗", mixed: "◐", down: "!", confirmed: "✓", bypass: "↷" };
   const REASONS = {
@@ -79,7 +79,7 @@
     for (const pair of pairs) {
       const [, name, value] = /^(\w+)=(.*)$/.exec(pair) ?? [];
       if (name) {
-        found[name] = name === "at" ? decoded(value) : Number(value);
+        found[name] = name === "at" || name === "in" ? decoded(value) : Number(value);
       }
     }
     return found;
@@ -111,16 +111,20 @@
       }
     }
     const whys = Object.fromEntries(all("why").map((metric) => metric.description.split(" ")));
-    const keys = { fragment: all("f").map(keyOf), "low-level": all("l").map(keyOf) };
+    const fragments = all("f").map(keyOf);
+    const keys = grouped([
+      ...fragments.map((key) => ({ ...key, level: key.in ?? "fragment" })),
+      ...all("l").map(keyOf).map((key) => ({ ...key, level: key.in ?? "low-level" })),
+    ], (key) => key.level);
     const browser = ringOfBrowser(navigation, restored);
     const found = {
-      id, names, keys, browser, born: Number(born),
+      id, names, fragments, browser, born: Number(born),
       app: one("app")?.duration, cost: one("watch")?.duration,
       dropped: Number(one("dropped")?.description ?? 0),
       rings: [browser], answered: browser.state === "hit" ? "browser" : "",
     };
     for (const name of names) {
-      const ring = ringOf(name, one(name), whys[name], keys[name] ?? [], found.answered);
+      const ring = ringOf(name, one(name), whys[name], keys.get(name) ?? [], found.answered);
       found.rings.push(ring);
       if (ring.page && (ring.state === "hit" || ring.collapsed)) {
         found.answered = name;
@@ -432,7 +436,7 @@
     if (found.dropped && missing > 0) {
       list.append(make("li", {}, `${missing} more, for which the header had no room`));
     }
-    const keys = ring.name === "fragment" ? "fragments" : "keys";
+    const keys = ring.keys.length && ring.keys.every((key) => key.fragment) ? "fragments" : "keys";
     const few = list.children.length < 5 ? { open: "" } : {};
     return make("details", { class: "xray-details", ...few }, make("summary", {}, `${ring.lookups ?? ring.keys.length} ${keys}`), list);
   }
@@ -454,7 +458,7 @@
 
   function markFragments(found) {
     document.querySelectorAll(".xray-tag").forEach((tag) => tag.remove());
-    const asked = grouped(found.keys.fragment, (key) => key.fragment);
+    const asked = grouped(found.fragments, (key) => key.fragment);
     for (const element of document.querySelectorAll("[data-fragment][data-rendered]")) {
       const key = found.answered ? null : asked.get(element.dataset.fragment)?.shift();
       const outer = element.parentElement.closest("[data-fragment]");
