@@ -10,7 +10,7 @@
 
   const codeURL = document.currentScript.dataset.code;
   // Outermost first.
-  const LEVELS = document.currentScript.dataset.levels.split(" ").filter(Boolean);
+  const LEVELS = (document.currentScript.dataset.levels ?? "").split(" ").filter(Boolean);
   const TITLES = { browser: "Browser", site: "Whole site", view: "Per view", fragment: "Fragment", "low-level": "Low-level" };
   const SIGNS = { hit: "✓", miss: "✗", mixed: "◐", down: "!", confirmed: "✓", bypass: "↷" };
   const REASONS = {
