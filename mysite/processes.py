@@ -147,9 +147,10 @@ class Gunicorn:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        # Reads from a pipe that closes when this process ends, however it ends.
+        # Reads from a pipe that closes when this process ends, however it ends. No `--` before
+        # the process group: dash takes none.
         self._janitor = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r line; kill -9 -- "-$1"', "janitor", str(self.process.pid)],
+            ["/bin/sh", "-c", 'read -r line; kill -9 "-$1"', "janitor", str(self.process.pid)],
             stdin=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
