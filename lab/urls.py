@@ -2,12 +2,13 @@
 
 from django.urls import path
 
-from lab import keys, leak, outage, peel, race, stale, views, wire
+from lab import keys, leak, outage, peel, race, stale, stampede, views, wire
 
 app_name = "lab"
 EXPERIMENTS = (
     peel.experiment,
     race.experiment,
+    stampede.experiment,
     leak.experiment,
     stale.experiment,
     outage.experiment,

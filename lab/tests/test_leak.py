@@ -6,6 +6,7 @@ from django.contrib.sessions.models import Session
 from django.test import RequestFactory
 from redis import Redis
 
+from blog.tests.test_browser import BrowserTestCase
 from lab import leak
 from lab.caches import DATABASE
 from lab.leak import PAGES
@@ -141,3 +142,15 @@ class LeakTests(LabTestCase):
         response = self.client.post("/lab/leak/", {"page": "wallet"})
 
         self.assertContains(response, "Select a valid choice", status_code=400)
+
+
+class LeakInTheBrowserTests(BrowserTestCase, LabTestCase):
+    def test_on_a_phone_the_leak_is_read_in_words_and_nothing_hangs_over(self):
+        page = self.visitor(viewport={"width": 360, "height": 700})
+        page.goto("/lab/leak/")
+        page.locator('[name="page"]').select_option("message")
+        page.locator("[data-start]").click()
+
+        page.locator(".leak-mark", has_text="Leak: this is Alice’s").first.wait_for()
+        self.assertEqual(page.evaluate("document.documentElement.scrollWidth"), 360)
+        self.assertEqual(page.locator("section.leak").count(), 2)

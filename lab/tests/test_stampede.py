@@ -1,0 +1,208 @@
+"""Stampede: how many of those who come at once compute, with each guard."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from unittest import mock
+
+from django.conf import settings
+from redis import Redis
+
+from blog.tests.test_browser import BrowserTestCase
+from lab import stampede
+from lab.caches import lab_cache
+from lab.run import Run
+from lab.stampede import Work, burst, holder_dies
+from lab.tests import LabTestCase
+from mysite.caches import stampede as blogs
+from mysite.processes import wait_until
+
+REQUESTS = 12
+
+
+class StampedeTestCase(LabTestCase):
+    @contextmanager
+    def cache_of(self, guard):
+        """Yield a Run, and the cache that it gives to a guard."""
+        run = Run(None, {})
+        cache = lab_cache(run.id, stampede.DATABASE, **guard.options)
+        try:
+            yield run, cache
+        finally:
+            cache.delete_pattern("*")
+            run.close()
+
+    def guard(self, ask):
+        return next(guard for guard in stampede.GUARDS if guard.ask is ask)
+
+    def burst(self, ask, entry=None, timeout=30, begins=0):
+        """Return the Burst that `ask` got, on a cold key or on one that holds `entry`."""
+        with self.cache_of(self.guard(ask)) as (run, cache):
+            work = Work(run)
+            work.done = 1  # What `entry` was.
+            if entry:
+                cache.set("value", entry, timeout)
+                wait_until(lambda: time.time() > begins)
+            return burst(run, REQUESTS, lambda: ask(cache, "value", work.build), work)
+
+
+class ColdTests(StampedeTestCase):
+    """Many requests at once on a key that is not there."""
+
+    def test_without_a_guard_more_than_one_computes(self):
+        result = self.burst(stampede.unguarded)
+
+        self.assertGreater(result.computed, 1)
+        self.assertEqual(len(result.waits), REQUESTS)
+
+    def test_with_a_lock_and_a_second_look_one_computes(self):
+        self.assertEqual(self.burst(stampede.locked).computed, 1)
+
+    def test_as_the_blog_does_it_one_computes(self):
+        result = self.burst(stampede.as_the_blog_does)
+
+        self.assertEqual((result.computed, result.old), (1, 0))
+
+    def test_herd_client_a_stale_value_and_xfetch_are_no_guard(self):
+        for ask in (stampede.herd, stampede.stale_while_renewed, stampede.early):
+            with self.subTest(ask.__name__):
+                self.assertGreater(self.burst(ask).computed, 1)
+
+    def test_two_runs_at_once_count_their_own(self):
+        with ThreadPoolExecutor(2) as pool:
+            results = pool.map(self.burst, [stampede.locked, stampede.locked])
+
+            self.assertEqual([result.computed for result in results], [1, 1])
+
+
+class ExpiryTests(StampedeTestCase):
+    """Many requests at once for a value whose time is over, or nearly so."""
+
+    def test_of_a_stale_value_one_renews_and_the_others_take_it(self):
+        stale = {"value": [1, ""], "fresh_until": time.time() - 1}
+
+        result = self.burst(stampede.stale_while_renewed, stale)
+
+        self.assertEqual((result.computed, result.old), (1, REQUESTS - 1))
+
+    def test_herd_client_gives_the_old_value_to_all_but_a_few(self):
+        result = self.burst(stampede.herd, [1, ""], timeout=1, begins=time.time() + 2)
+
+        self.assertGreater(result.old, 0)
+        self.assertEqual(result.old, REQUESTS - result.computed)
+
+    def test_xfetch_leaves_a_value_alone_that_is_good_for_long(self):
+        entry = {"value": [1, ""], "cost": 0.05, "ends": time.time() + 20}
+
+        self.assertEqual(self.burst(stampede.early, entry).computed, 0)
+
+    def test_xfetch_renews_near_the_end(self):
+        entry = {"value": [1, ""], "cost": 0.05, "ends": time.time()}
+
+        self.assertGreater(self.burst(stampede.early, entry).computed, 0)
+
+    def test_as_the_blog_does_it_one_renews_before_the_end_and_nobody_waits(self):
+        due = (time.time() - 1, [1, ""])
+
+        result = self.burst(stampede.as_the_blog_does, due, 0.9)
+
+        self.assertEqual((result.computed, result.old), (1, REQUESTS - 1))
+
+
+class DeathTests(StampedeTestCase):
+    """One has the right to compute, and never comes back."""
+
+    def setUp(self):
+        super().setUp()
+        self.enterContext(mock.patch.object(stampede, "LOCK", 0.6))
+        self.enterContext(mock.patch.object(stampede, "FRESH", 0.1))
+        self.enterContext(mock.patch.object(blogs, "BUILD_TIMEOUT", 1))
+
+    def deaths(self, ask):
+        guard = self.guard(ask)
+        with self.cache_of(guard) as (run, cache):
+            return holder_dies(run, guard, cache, 4)
+
+    def test_a_lock_lets_the_next_one_in_when_its_time_is_over(self):
+        result, seconds = self.deaths(stampede.locked)
+
+        self.assertEqual(result.computed, 1)
+        self.assertGreater(min(result.waits), 300)
+        self.assertGreaterEqual(seconds, 0.5)
+
+    def test_with_a_stale_value_nobody_waits_for_the_dead(self):
+        result, seconds = self.deaths(stampede.stale_while_renewed)
+
+        self.assertEqual((result.computed, result.old), (1, 4))
+        self.assertLess(max(result.waits), 500)
+        self.assertGreaterEqual(seconds, 0.5)
+
+    def test_the_blogs_guard_lets_the_next_one_in(self):
+        result, seconds = self.deaths(stampede.as_the_blog_does)
+
+        self.assertEqual(result.computed, 1)
+        self.assertGreaterEqual(seconds, 0.9)
+
+
+class PageTests(StampedeTestCase):
+    def test_too_many_requests_are_400_and_the_answer_names_the_range(self):
+        for number, word in ((1, "greater than or equal to 2"), (101, "less than or equal to 100")):
+            with self.subTest(number):
+                answer = self.client.post("/lab/stampede/", {"requests": number, "part": "bursts"})
+
+                self.assertEqual(answer.status_code, 400)
+                self.assertIn(word, answer.json()["errors"]["requests"][0])
+
+    def test_a_run_tells_of_each_guard_that_can_die_and_leaves_no_key(self):
+        for module, name in ((stampede, "LOCK"), (stampede, "FRESH"), (blogs, "BUILD_TIMEOUT")):
+            self.enterContext(mock.patch.object(module, name, 1))
+
+        lines = self.run_experiment("stampede", requests=2, part="dead")
+
+        rows = self.rows(lines, "dead")
+        self.assertEqual(list(rows), ["lock", "stale, add", "the blog’s"])
+        self.assertEqual([cells[1] for cells in rows.values()], [1, 1, 1])
+        self.assertEqual(lines[-1], {"kind": "end"})
+        self.assertEqual(Redis.from_url(settings.REDIS_URL, db=stampede.DATABASE).dbsize(), 0)
+
+    def test_a_closed_tab_ends_its_threads(self):
+        response = self.client.post("/lab/stampede/", {"requests": 50, "part": "bursts"})
+        lines = iter(response)
+        next(lines)
+        self.assertTrue(wait_until(lambda: self.threads() > 40))
+
+        response.close()
+
+        self.assertTrue(wait_until(lambda: self.threads() == 0, 5))
+
+    def threads(self):
+        return sum(thread.name.startswith("stampede-") for thread in threading.enumerate())
+
+
+class StampedeInTheBrowserTests(BrowserTestCase, LabTestCase):
+    def start(self, requests, part):
+        self.page.goto("/lab/stampede/")
+        self.page.locator('[name="requests"]').fill(requests)
+        self.page.locator('[name="part"]').select_option(part)
+        self.page.locator("[data-start]").click()
+
+    def test_a_burst_is_a_row_and_a_row_of_marks_and_stop_ends_it(self):
+        self.start("5", "bursts")
+        row = self.page.locator('[data-table="bursts"] tbody tr').first
+        row.wait_for()
+
+        self.assertEqual(row.locator("th").inner_text(), "get_or_set")
+        self.assertEqual(self.page.locator("[data-plot] .plot-dot").count(), 5)
+        self.assertFalse(self.page.locator('[data-table="dead"]').is_visible())
+
+        self.page.locator("[data-stop]").click()
+        self.page.locator(".lab-said", has_text="Stopped.").wait_for()
+
+    def test_too_many_are_refused_where_they_were_typed(self):
+        self.page.goto("/lab/stampede/")
+        self.page.locator("form.lab-form").evaluate("form => { form.noValidate = true; }")
+        self.page.locator('[name="requests"]').fill("400")
+        self.page.locator("[data-start]").click()
+
+        self.page.locator(".lab-field .errorlist", has_text="less than or equal to 100").wait_for()
