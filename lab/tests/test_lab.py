@@ -1,0 +1,123 @@
+"""The lab as a whole: there with LAB=1, gone with LAB=0, and the same for each experiment."""
+
+import socket
+import subprocess
+import time
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.test import SimpleTestCase
+
+from lab.tests import LabTestCase
+from lab.urls import EXPERIMENTS
+from mysite.private_redis import PrivateRedis
+from mysite.processes import wait_until
+from mysite.tests.served import Form, Gunicorn, Home
+
+ASK = """
+import django
+django.setup()
+from django.test import Client
+client = Client(headers={"host": "127.0.0.1"})
+urls = ["/lab/", "/lab/race/", "/lab/wire/"]
+print([client.get(url).status_code for url in urls], [client.post(url).status_code for url in urls])
+print('href="/lab/"' in client.get("/nonsense/").content.decode())
+"""
+
+
+def ask(home, **variables):
+    """Ask for pages of the lab in a process of its own, and return what it printed."""
+    return home.run("-c", ASK, REDIS_URL=settings.REDIS_URL, **variables).splitlines()
+
+
+class SwitchTests(SimpleTestCase):
+    """LAB=1 and LAB=0."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.home = cls.enterClassContext(Home())
+
+    def test_off_nothing_of_it_is_there(self):
+        statuses, is_linked = ask(self.home, LAB="0")
+
+        self.assertEqual(statuses, "[404, 404, 404] [404, 404, 404]")
+        self.assertEqual(is_linked, "False")
+
+    def test_on_it_is_there_and_linked(self):
+        statuses, is_linked = ask(self.home, LAB="1")
+
+        # A POST without fields is not what the forms want.
+        self.assertEqual(statuses, "[200, 200, 200] [405, 400, 400]")
+        self.assertEqual(is_linked, "True")
+
+    def test_a_closed_tab_ends_its_experiment_within_five_seconds(self):
+        with PrivateRedis() as redis, Gunicorn(self.home, redis.url, LAB="1") as gunicorn:
+            browser = gunicorn.browser()
+            body = self.form_of(browser, "/lab/outage/")
+            tab = socket.create_connection(("127.0.0.1", gunicorn.port))
+            head = (
+                f"POST /lab/outage/ HTTP/1.1\r\nHost: 127.0.0.1:{gunicorn.port}\r\n"
+                f"Cookie: csrftoken={browser.cookies['csrftoken']}\r\n"
+                "Content-Type: application/x-www-form-urlencoded\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n"
+            )
+            tab.sendall((head + body).encode())
+            self.assertIn(b"200 OK", tab.recv(1000))
+            self.assertTrue(wait_until(lambda: self.servers(gunicorn)), "no Redis of its own")
+
+            tab.close()
+            start = time.monotonic()
+
+            self.assertTrue(wait_until(lambda: not self.servers(gunicorn), 10), "it goes on")
+            self.assertLess(time.monotonic() - start, 5)
+
+    def form_of(self, browser, path):
+        form = Form()
+        form.feed(browser.get(path).text)
+        return urlencode(form.fields, doseq=True)
+
+    def servers(self, gunicorn):
+        """Return the process ids of what the workers have started."""
+        pids = ",".join(map(str, gunicorn.workers()))
+        found = subprocess.run(["pgrep", "-P", pids], capture_output=True, text=True)
+        return found.stdout.split()
+
+
+class PageTests(LabTestCase):
+    """What every experiment has."""
+
+    def test_the_list_leads_to_each(self):
+        page = self.client.get("/lab/")
+
+        for experiment in EXPERIMENTS:
+            with self.subTest(experiment.slug):
+                self.assertContains(page, f'href="/lab/{experiment.slug}/"')
+
+    def test_there_are_eight(self):
+        slugs = [experiment.slug for experiment in EXPERIMENTS]
+
+        self.assertEqual(
+            slugs, ["peel", "race", "stampede", "leak", "stale", "outage", "keys", "wire"]
+        )
+
+    def test_each_shows_the_code_it_runs(self):
+        for experiment in EXPERIMENTS:
+            with self.subTest(experiment.slug):
+                page = self.client.get(f"/lab/{experiment.slug}/")
+
+                self.assertEqual(page.status_code, 200)
+                self.assertContains(page, "lab/" + experiment.slug.replace("-", "_") + ".py")
+
+    def test_each_has_an_idea_of_two_sentences_and_something_to_take_home(self):
+        for experiment in EXPERIMENTS:
+            with self.subTest(experiment.slug):
+                self.assertEqual(len(experiment.idea.split(". ")), 2, experiment.idea)
+                self.assertIn(len(experiment.lesson), (2, 3, 4))
+
+    def test_no_page_of_it_is_kept(self):
+        for experiment in EXPERIMENTS:
+            with self.subTest(experiment.slug):
+                page = self.client.get(f"/lab/{experiment.slug}/")
+
+                self.assertIn("no-store", page["Cache-Control"])
