@@ -247,21 +247,24 @@ class BenchTests(SimpleTestCase):
 class EndTests(SimpleTestCase):
     """A bench that somebody stops."""
 
-    def assert_stops(self, number):
+    @contextmanager
+    def at_work(self, part, line):
+        """Start a bench, and go on when it says `line`."""
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        with started(folder, "--quick", "--only", "levels") as process:
-            for line in process.stderr:
-                if "round 1" in line:
-                    break
-            self.assertGreater(len(processes_of(folder)), 10)
+        with started(folder, "--quick", "--only", part) as process:
+            self.assertTrue(any(line in told for told in process.stderr))
+            self.assertGreater(len(processes_of(folder)), 8)
+            yield process, folder
 
-            process.send_signal(number)
+    def assert_stops(self, *signals):
+        with self.at_work("levels", "round 1") as (process, folder):
+            for number in signals:
+                process.send_signal(number)
             output, progress = process.communicate(timeout=30)
 
         self.assertEqual(output, "")
-        self.assertEqual(
-            progress.splitlines()[-1], "CommandError: Stopped. Nothing is left behind."
-        )
+        last = progress.splitlines()[-1]
+        self.assertEqual(last, "CommandError: Stopped. Nothing is left behind.")
         self.assertNotIn("Traceback", progress)
         self.assertEqual(process.returncode, 130)
         self.assertTrue(wait_until(lambda: not processes_of(folder)))
@@ -270,13 +273,11 @@ class EndTests(SimpleTestCase):
     def test_ctrl_c_ends_all_of_it(self):
         self.assert_stops(signal.SIGINT)
 
-    def test_kill_leaves_no_process(self):
-        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        with started(folder, "--quick", "--only", "growth") as process:
-            for line in process.stderr:
-                if "filling" in line:
-                    break
+    def test_sigterm_ends_all_of_it_and_is_not_interrupted_by_another(self):
+        self.assert_stops(signal.SIGTERM, signal.SIGTERM, signal.SIGINT)
 
+    def test_kill_leaves_no_process(self):
+        with self.at_work("growth", "hits, round 1") as (process, folder):
             process.kill()
 
             self.assertTrue(wait_until(lambda: not processes_of(folder)))

@@ -95,7 +95,8 @@ class Command(BaseCommand):
 def interrupt(number, frame):
     """Begin to clean up, and let no second Ctrl-C interrupt that."""
     for stop in STOPS:
-        signal.signal(stop, signal.SIG_IGN)
+        # Not SIG_IGN: Python complains about a signal that came just before.
+        signal.signal(stop, lambda number, frame: None)
     raise KeyboardInterrupt
 
 
