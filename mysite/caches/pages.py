@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.http import HttpResponse
+from django.utils import timezone
 from django.utils.cache import set_response_etag
 from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError
@@ -224,6 +225,12 @@ class PageClient(GenerationClient):
     Keys that are not the page cache's, and requests without a current `page()`, get what
     SafeClient does.
     """
+
+    def __init__(self, server, params, backend):
+        super().__init__(server, params, backend)
+        # Django writes the name of the time zone into each key. Where none is active, it
+        # finds out by an exception each time. There is a client a thread, as there is a zone.
+        timezone.activate(timezone.get_current_timezone())
 
     def get(self, key, default=None, version=None, client=None):
         """Return the value at `key`, or `default` when it is missing or of an old generation."""
