@@ -157,7 +157,7 @@ class Crowd:
                 ask_for_page(self.caches, build)
             except Exception as error:
                 page.error = f"{type(error).__name__}: {error}"
-            page.ms = (time.monotonic() - page.began) * 1000
+            page.ended = time.monotonic()
             self._seen.put(page)
 
     def pages(self):
@@ -179,9 +179,19 @@ class Crowd:
 
 @dataclass
 class Page:
+    """A page that somebody asked for. Times are those of time.monotonic()."""
+
     began: float
-    ms: float = 0
+    ended: float = 0
     error: str = ""
+
+    @property
+    def ms(self):
+        return (self.ended - self.began) * 1000
+
+    def time_in(self, phase):
+        """Return how much of its time lay in `phase`, in seconds; less than 0: how far off."""
+        return min(self.ended, phase.began + phase.seconds) - max(self.began, phase.began)
 
 
 @dataclass
@@ -192,7 +202,7 @@ class Phase:
     began: float
     seconds: float
     arrived: dict = field(default_factory=dict)  # Crowd: number of pages
-    pages: dict = field(default_factory=dict)  # Crowd: the Pages that were asked for in it
+    pages: dict = field(default_factory=dict)  # Crowd: the Pages whose time was mostly in it
 
 
 @contextmanager
@@ -250,8 +260,8 @@ def tell_tick(run, crowds, phases, at, total):
         pages = crowd.pages()
         phases[-1].arrived[crowd] = phases[-1].arrived.get(crowd, 0) + len(pages)
         for page in pages:
-            # Asked for in this phase, or in an earlier one: then it took long.
-            phase = next(phase for phase in reversed(phases) if phase.began <= page.began)
+            # It may have been asked for in an earlier phase: then it took long.
+            phase = max(phases, key=page.time_in)
             phase.pages.setdefault(crowd, []).append(page)
         times = [page.ms for page in pages] or [0]
         points.append({"pages": len(pages), "median": median(times), "worst": max(times)})
