@@ -46,7 +46,7 @@ class Bench:
     def __init__(self, stack, folder, redis, load, quick, tell):
         self.stack, self.folder, self.redis, self.load = stack, folder, redis, load
         self.quick, self.tell = quick, tell
-        self.rounds = 2 if quick else 9
+        self.rounds = 2 if quick else 15
 
     def in_turns(self, contestants, what=""):
         """Return in_turns() of the contestants, with as many rounds as there is time for."""

@@ -34,7 +34,7 @@ def measure(bench):
 
 
 def keys(bench):
-    seconds = 0.1 if bench.quick else 0.4
+    seconds = 0.1 if bench.quick else 0.3
     hits, changes, searches = {}, {}, {}
     numbers = (100, 10_000) if bench.quick else (100, 10_000, 1_000_000)
     with ExitStack() as stack:
@@ -106,7 +106,7 @@ def search(server):
 
 
 def clients(bench):
-    seconds = 0.1 if bench.quick else 0.5
+    seconds = 0.1 if bench.quick else 0.3
     with ExitStack() as stack:
         web = bench.serve(stack)
         loads = {number: partial(warm_load, web, seconds, number) for number in CLIENTS}
@@ -134,7 +134,7 @@ def clients(bench):
 
 
 def workers(bench):
-    seconds = 0.1 if bench.quick else 0.5
+    seconds = 0.1 if bench.quick else 0.3
     with ExitStack() as stack:
         webs = {number: bench.serve(stack, workers=number) for number in WORKERS}
         loads = {number: partial(warm_load, web, seconds, MANY) for number, web in webs.items()}

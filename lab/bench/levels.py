@@ -38,7 +38,7 @@ UNDER = (
 
 
 def measure(bench):
-    seconds = 0.1 if bench.quick else 0.5
+    seconds = 0.1 if bench.quick else 0.3
     with ExitStack() as stack:
         servers = start(bench, stack)
         flush = redis.Redis.from_url(bench.redis.url).flushall

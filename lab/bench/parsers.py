@@ -17,7 +17,7 @@ LIST = "a list of 1,000 items"
 
 
 def measure(bench):
-    seconds = 0.02 if bench.quick else 0.2
+    seconds = 0.02 if bench.quick else 0.1
     parsers = {"Python": _RESP2Parser} | ({"hiredis": _HiredisParser} if HIREDIS_AVAILABLE else {})
     contestants = {}
     for name, parser in parsers.items():
