@@ -373,6 +373,14 @@ class HeaderTests(XrayTestCase):
 
         said = page.locator("#xray").inner_text()
         self.assertIn("http://localhost or by https", said)
+        box = page.locator("#xray").bounding_box()
+        self.assertLess(box["width"] * box["height"], 400 * 150)
+
+        page.get_by_role("button", name="Hide this").click()
+        self.assertEqual(page.locator("#xray").count(), 0)
+
+        page.goto("/archive/", wait_until="networkidle")
+        self.assertEqual(page.locator("#xray").count(), 0)
 
     def test_markup_in_a_key_a_line_or_an_id_is_text(self):
         timing = (

@@ -234,22 +234,28 @@
   const beside = matchMedia("(min-width: 70rem) and (min-height: 30rem)");
 
   const memory = {
-    get open() {
+    read(name) {
       try {
-        const said = localStorage.getItem("xray");
-        if (said) return said === "open";
+        return localStorage.getItem(name);
       } catch {
-        // Storage may be forbidden.
+        return null; // Storage may be forbidden.
       }
+    },
+    write(name, value) {
+      try {
+        localStorage.setItem(name, value);
+      } catch {
+        // Then it is forgotten.
+      }
+    },
+    get open() {
+      const said = memory.read("xray");
+      if (said) return said === "open";
       // Nobody said anything yet: open where it stands beside the page.
       return beside.matches;
     },
     set open(value) {
-      try {
-        localStorage.setItem("xray", value ? "open" : "closed");
-      } catch {
-        // Then it is forgotten.
-      }
+      memory.write("xray", value ? "open" : "closed");
     },
   };
 
@@ -512,11 +518,18 @@
 
   /** Where nothing can be read, say what to do. */
   function drawHint() {
-    panel = make("aside", { id: "xray", class: "xray-hint", "aria-label": "Cache x-ray" },
+    if (memory.read("xray-hint") === "hidden") return;
+    const hide = make("button", { type: "button" }, "Hide this");
+    hide.addEventListener("click", () => {
+      memory.write("xray-hint", "hidden");
+      panel.remove();
+      document.documentElement.classList.remove("xray-drawn");
+    });
+    panel = make("aside", { id: "xray", class: "xray-hint xray-closed", "aria-label": "Cache x-ray" },
       make("p", {}, make("b", {}, "Cache x-ray: "),
         isSecureContext
           ? "this browser doesn’t let a page read its Server-Timing header. Any current browser does."
-          : "over plain http this browser hides the Server-Timing header from the page. Open the site as http://localhost or by https, or read the headers with curl -I."));
+          : "over plain http this browser hides the Server-Timing header from the page. Open the site as http://localhost or by https, or read the headers with curl -I."), hide);
     document.body.append(panel);
     makeRoom();
   }
