@@ -18,6 +18,8 @@ TOKEN_TIMEOUT = 10 * 60  # Seconds. Longer than anything that carries the token 
 PAGES = [
     (re.compile(f"/lab/race/page/site/{RUN}/"), ("site",), "lab-race:{run}", False),
     (re.compile(f"/lab/race/page/view/{RUN}/"), ("view",), "lab-race:{run}", False),
+    (re.compile(f"/lab/stampede/page/site/{RUN}/"), ("site",), "lab-stampede:{run}", False),
+    (re.compile(f"/lab/stampede/page/view/{RUN}/"), ("view",), "lab-stampede:{run}", False),
     (re.compile(f"/lab/peel/page/{RUN}/"), ("site", "view"), "lab-peel:{run}", True),
 ]
 

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -21,6 +21,7 @@ from redis.exceptions import LockError
 
 from blog.content import written_posts
 from blog.content.rendering import to_html
+from lab import stampede_pages
 from lab.caches import lab_cache
 from lab.experiment import Experiment
 from lab.run import Stopped
@@ -33,6 +34,7 @@ STALE = 30  # seconds more that it is kept, where a stale one is of use
 # renewed() stays for that long in any case: longer than FRESH, it would hinder the next renewal.
 LOCK = 1.5
 RENEWED = 6  # seconds, the last of which is for renewal: see mysite/caches/stampede.py
+MOST_PAGES = 40  # requests at once: the blog's own connections to Redis are not endless
 POSTS = 4  # that are rendered: some 50 ms of CPU
 SAFE = {
     "CLIENT_CLASS": "mysite.caches.client.SafeClient",
@@ -309,8 +311,21 @@ def deaths(run, requests):
         run.tell("row", table="dead", key=guard.name, cells=cells)
 
 
+def pages(run, requests):
+    """Let the requests ask for whole pages: of plain cache_page, and of the blog's levels."""
+    requests, work = min(requests, MOST_PAGES), Work(run)
+    names = list(stampede_pages.PAGES)
+    run.tell("progress", done=0, of=len(names), text=f"{requests} visitors at once")
+    with closing(stampede_pages.page_bursts(run, requests, burst, work)) as found:
+        for done, (name, result) in enumerate(found, 1):
+            numbers = [median(result.waits), p95(result.waits), max(result.waits)]
+            cells = [name, requests, result.computed, *(f"{number:.0f}" for number in numbers)]
+            run.tell("row", table="pages", key=name, cells=cells)
+            run.tell("progress", done=done, of=len(names), text=f"{requests} visitors at once")
+
+
 def stampede(run, requests, part):
-    {"bursts": bursts, "dead": deaths}[part](run, requests)
+    {"bursts": bursts, "dead": deaths, "pages": pages}[part](run, requests)
     run.tell("say", text="Done: see how many computed, and who waited.")
 
 
@@ -328,7 +343,11 @@ class StampedeForm(forms.Form):
     )
     part = forms.ChoiceField(
         label="What happens",
-        choices=[("bursts", "two bursts for each guard"), ("dead", "the one who computes dies")],
+        choices=[
+            ("bursts", "two bursts for each guard"),
+            ("dead", "the one who computes dies"),
+            ("pages", "a burst on whole pages"),
+        ],
     )
 
 
@@ -350,8 +369,9 @@ experiment = Experiment(
     ),
     code=(
         *(unguarded, locked, herd, stale_while_renewed, early, as_the_blog_does, get_or_build),
-        *(Work, burst, two_bursts, holder_dies),
+        *(Work, burst, two_bursts, holder_dies, *stampede_pages.PAGES.values()),
     ),
     form=StampedeForm,
     run=stampede,
+    pages=stampede_pages.urls,
 )

@@ -145,6 +145,23 @@ class DeathTests(StampedeTestCase):
         self.assertGreaterEqual(seconds, 0.9)
 
 
+class WholePageTests(StampedeTestCase):
+    """Visitors who ask for one page at once, through all of Django."""
+
+    def test_plain_cache_page_builds_it_many_times_and_the_blogs_levels_once(self):
+        lines = self.run_experiment("stampede", requests=8, part="pages")
+
+        computed = {name: cells[2] for name, cells in self.rows(lines, "pages").items()}
+        self.assertGreater(computed.pop("cache_page"), 1)
+        self.assertEqual(computed, {"per view": 1, "whole site": 1, "fragment": 1})
+
+    def test_the_pages_are_not_there_outside_of_a_run(self):
+        for name in ("plain", "view", "site", "fragment"):
+            with self.subTest(name):
+                response = self.client.get(f"/lab/stampede/page/{name}/{'0' * 12}/")
+                self.assertEqual(response.status_code, 404)
+
+
 class PageTests(StampedeTestCase):
     def test_too_many_requests_are_400_and_the_answer_names_the_range(self):
         for number, word in ((1, "greater than or equal to 2"), (101, "less than or equal to 100")):
@@ -198,6 +215,13 @@ class StampedeInTheBrowserTests(BrowserTestCase, LabTestCase):
 
         self.page.locator("[data-stop]").click()
         self.page.locator(".lab-said", has_text="Stopped.").wait_for()
+
+    def test_whole_pages_have_a_table_of_their_own(self):
+        self.start("2", "pages")
+        self.page.locator('.lab[data-state="done"]').wait_for()
+
+        rows = self.page.locator('[data-table="pages"] tbody th').all_inner_texts()
+        self.assertEqual(rows, ["cache_page", "per view", "whole site", "fragment"])
 
     def test_too_many_are_refused_where_they_were_typed(self):
         self.page.goto("/lab/stampede/")
