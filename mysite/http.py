@@ -78,6 +78,6 @@ class PolicyMiddleware:
     def __call__(self, request):
         response = self.get_response(request)
         # Django's own pages for errors have their style inline.
-        if not (settings.DEBUG and response.status_code in (404, 500)):
+        if not (response.status_code in (404, 500) and settings.DEBUG):
             response.headers.setdefault(HEADER, self.policy)
         return response
