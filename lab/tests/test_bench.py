@@ -18,6 +18,8 @@ from django.test import SimpleTestCase
 
 from lab.bench import PARTS
 from lab.bench.plot import as_html, as_svg
+from lab.bench.report import Table, as_json, as_text, machine
+from lab.bench.rounds import cpu_seconds, in_turns
 from mysite.processes import environment, wait_until
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -240,6 +242,57 @@ class BenchTests(SimpleTestCase):
                 outside = drawing.replace('xmlns="http://www.w3.org/2000/svg"', "")
                 self.assertNotRegex(outside, r"(?i)https?://|src=|href=|@import|url\(")
                 self.assertIn("prefers-color-scheme: dark", drawing)
+
+
+class NotMeasuredTests(SimpleTestCase):
+    """Where the system tells no CPU time, the bench says so, and goes on."""
+
+    @skipUnless(sys.platform == "linux", "measured on Linux alone")
+    def test_the_cpu_time_of_a_process_that_is_gone(self):
+        process = subprocess.Popen([sys.executable, "-c", ""])
+        process.wait()
+
+        self.assertIsNone(cpu_seconds([os.getpid(), process.pid]))
+        self.assertGreater(cpu_seconds([os.getpid()]), 0)
+
+    def test_one_round_without_a_figure_is_no_median(self):
+        figures = iter([1.0, None, 3.0])
+
+        seen = in_turns({"page": lambda: {"cpu": next(figures)}}, 3, lambda text: None)
+
+        self.assertEqual(seen, {"page": {"cpu": None}})
+
+    def test_what_is_not_measured_is_said_and_not_drawn(self):
+        rows = [
+            {"level": "none", "hit": None, "ratio": None},
+            {"level": "all", "hit": 2.0, "ratio": 1.0},
+        ]
+        table = Table("levels", "CPU", "By hand.", "ms", rows, ["hit"], ["ratio"])
+        goal = {"goal": "fast", "limit": "at most 2", "measured": None, "reached": None}
+        report = as_json(machine("7.2"), [table], [goal], quick=False)
+
+        self.assertIn("| none  | not measured | not measured |", as_text(report))
+        self.assertIn("| fast | at most 2 | not measured | not measured |", as_text(report))
+        self.assertEqual(as_svg(report).count("<circle"), 1)
+
+
+class TurnsTests(SimpleTestCase):
+    """What is compared takes turns."""
+
+    def test_every_second_round_goes_backwards(self):
+        order = []
+        contestants = {name: lambda name=name: order.append(name) or {} for name in "ab"}
+
+        in_turns(contestants, 3, lambda text: None)
+
+        self.assertEqual("".join(order), "abbaab")
+
+    def test_the_median_counts(self):
+        figures = iter([5, 1, 100])
+
+        seen = in_turns({"page": lambda: {"ms": next(figures)}}, 3, lambda text: None)
+
+        self.assertEqual(seen["page"]["ms"], 5)
 
 
 @skipUnless(Path("/proc/self/environ").exists(), "needs /proc to find what is left")
