@@ -21,6 +21,7 @@ const LabPlot = (() => {
   const AXIS = 26; // pixels below a plot for the numbers
   const LANE = 18;
   const GLYPHS = { dot: "●", ring: "○", cross: "×" };
+  const STEPS = [-3, -2, -1, 0, 1, 2, 3, 4, 5].flatMap((power) => [1, 2, 5].map((factor) => Number(`${factor}e${power}`)));
   const drawings = new Map(); // place: how to draw it
 
   const resized = new ResizeObserver((entries) => {
@@ -39,20 +40,17 @@ const LabPlot = (() => {
     return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)];
   }
 
-  /* Milliseconds to pixels, and where the axis has a number. */
+  /* Milliseconds to pixels, and where the axis has a number: 1, 2, 5, 10, or only each power of ten. */
   function logScale(values, from, to) {
     const some = values.filter((value) => value > 0);
-    const low = Math.floor(Math.log10(Math.min(1, ...some)));
-    const high = Math.ceil(Math.log10(Math.max(10, ...some)));
-    const scale = (value) => from + ((Math.log10(Math.max(value, 10 ** low)) - low) / (high - low)) * (to - from);
-    const fine = Math.abs(to - from) / (high - low) > 110; // pixels a decade
-    const ticks = [];
-    for (let power = low; power <= high; power += 1) {
-      for (const factor of fine ? [1, 2, 5] : [1]) {
-        if (factor === 1 || power < high) ticks.push(factor * 10 ** power);
-      }
-    }
-    return { scale, ticks };
+    const [least, most] = [Math.min(1, ...some), Math.max(10, ...some)];
+    const low = STEPS.findLast((step) => step <= least) || STEPS[0];
+    const high = STEPS.find((step) => step >= most) || STEPS.at(-1);
+    const decades = Math.log10(high / low);
+    const scale = (value) => from + (Math.log10(Math.max(value, low) / low) / decades) * (to - from);
+    const isFine = Math.abs(to - from) / decades > 110; // pixels a decade
+    const ticks = STEPS.filter((step) => step >= low && step <= high);
+    return { scale, ticks: isFine ? ticks : ticks.filter((tick) => Number.isInteger(Math.log10(tick))) };
   }
 
   function number(value) {
