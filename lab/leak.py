@@ -353,9 +353,9 @@ def play(request, variant):
         variant.ask(stage, variant.view)
     finally:
         run_cache.reset(current)
-        cache.delete_pattern("*")
         for session in sessions.values():
             session.delete()
+        cache.delete_pattern("*")
     return stage
 
 

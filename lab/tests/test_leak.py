@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
-from django.test import RequestFactory
+from django.test import Client, RequestFactory
 from redis import Redis
 
 from blog.tests.test_browser import BrowserTestCase
@@ -11,6 +11,7 @@ from lab import leak
 from lab.caches import DATABASE
 from lab.leak import PAGES
 from lab.tests import LabTestCase
+from mysite.private_redis import use_redis
 
 
 class LeakTests(LabTestCase):
@@ -137,6 +138,15 @@ class LeakTests(LabTestCase):
 
         self.assertContains(response, "Leak: this is Alice’s")
         self.assertContains(response, "✓ No leak.", 3)
+
+    def test_without_redis_it_says_so_and_leaves_no_session(self):
+        # A test client hears of every exception in this process, those of the visitors too.
+        client = Client(raise_request_exception=False)
+        with use_redis("redis://127.0.0.1:1"), self.assertLogs("django.request"):
+            response = client.post("/lab/leak/", {"page": "greeting"})
+
+        self.assertContains(response, "Redis doesn’t answer")
+        self.assertEqual(Session.objects.count(), 0)
 
     def test_a_page_that_is_none_is_400(self):
         response = self.client.post("/lab/leak/", {"page": "wallet"})

@@ -12,7 +12,7 @@ from lab import stale
 from lab.models import Price
 from lab.tests import LabTestCase
 from lab.visitor import Visitor
-from mysite.private_redis import PrivateRedis
+from mysite.private_redis import PrivateRedis, use_redis
 from mysite.tests.served import Gunicorn, Home
 
 
@@ -160,6 +160,13 @@ class SaveTests(LabTestCase):
 
         self.assertEqual(Post.objects.values().get(pk=self.post.pk), before)
         self.assertEqual((Comment.objects.count(), Price.objects.count()), (0, 0))
+
+    def test_without_redis_it_says_so_and_leaves_no_row(self):
+        with use_redis("redis://127.0.0.1:1"):
+            response = self.client.post("/lab/stale/", {"post": "keys"})
+
+        self.assertContains(response, "Redis doesn’t answer")
+        self.assertEqual(Price.objects.count(), 0)
 
     def test_the_picture_has_each_entry_once(self):
         entries = stale.dropped_by(self.post, Visitor(RequestFactory().get("/lab/stale/")))
