@@ -104,7 +104,7 @@ def panel(table, top):
     for row in table["rows"]:
         for column in table["plotted"]:
             if row[column] is not None:
-                name = f"{name_of(row)} · {column}" if several else name_of(row)
+                name = f"{name_of(row)}, {column}" if several else name_of(row)
                 dots.append((y, name, row[column]))
                 y += LINE
         y += GAP if several else 0

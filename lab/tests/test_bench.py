@@ -214,9 +214,9 @@ class BenchTests(SimpleTestCase):
         self.assertEqual(len(root.findall(f".//{SVG}circle")), figures)
         text = [each.text for each in root.iter(f"{SVG}text")]
         for label in (
-            "whole site · bare Django",
-            "a list of 1,000 items · hiredis",
-            "64 · half within",
+            "whole site, bare Django",
+            "a list of 1,000 items, hiredis",
+            "64, half within",
         ):
             with self.subTest(label):
                 self.assertIn(label, text)
