@@ -30,7 +30,10 @@ end
 
 
 def measure(bench):
-    return [keys(bench), clients(bench), workers(bench)]
+    tables = [keys(bench)]
+    with ExitStack() as stack:
+        webs = {number: bench.serve(stack, workers=number) for number in WORKERS}
+        return [*tables, clients(bench, webs[2]), workers(bench, webs)]
 
 
 def keys(bench):
@@ -105,12 +108,10 @@ def search(server):
         return {"ms": microseconds(partial(caches["site"].delete_pattern, "*nobody*"), 0) / 1000}
 
 
-def clients(bench):
+def clients(bench, web):
     seconds = 0.1 if bench.quick else 0.3
-    with ExitStack() as stack:
-        web = bench.serve(stack)
-        loads = {number: partial(warm_load, web, seconds, number) for number in CLIENTS}
-        seen = bench.in_turns(loads, "clients, ")
+    loads = {number: partial(warm_load, web, seconds, number) for number in CLIENTS}
+    seen = bench.in_turns(loads, "clients, ")
     rows = [
         {
             "clients": str(number),
@@ -133,12 +134,10 @@ def clients(bench):
     )
 
 
-def workers(bench):
+def workers(bench, webs):
     seconds = 0.1 if bench.quick else 0.3
-    with ExitStack() as stack:
-        webs = {number: bench.serve(stack, workers=number) for number in WORKERS}
-        loads = {number: partial(warm_load, web, seconds, MANY) for number, web in webs.items()}
-        seen = bench.in_turns(loads, "workers, ")
+    loads = {number: partial(warm_load, web, seconds, MANY) for number, web in webs.items()}
+    seen = bench.in_turns(loads, "workers, ")
     rows = [
         {
             "workers": str(number),
