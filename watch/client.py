@@ -9,15 +9,22 @@ With that, redis-py's own client-side cache (cache_config) and its OpenTelemetry
 don't see the reads that are watched.
 """
 
+import os
+from collections import deque
 from time import perf_counter_ns
+from weakref import WeakKeyDictionary
 
 from redis import Redis
 from redis.client import Pipeline
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError, ResponseError
 
 from watch.commands import keys_with_ttl, note
 from watch.conf import address
 from watch.event import COLLAPSED, READBACK, REFUSED, STALE, current
+
+# Connections for reads, beside each pool. Those of the pool are checked each time they are
+# taken, which costs as much as the read; here a lost one is replaced when it is noticed.
+_idle = WeakKeyDictionary()  # pool: deque of connections
 
 
 class WatchedRedis(Redis):
@@ -51,11 +58,25 @@ class WatchedRedis(Redis):
 
         What a pipeline of redis-py does, at a third of its cost.
         """
-        connection = self.connection_pool.get_connection()
+        pool = self.connection_pool
+        idle = _idle.get(pool) or _idle.setdefault(pool, deque())
+        try:
+            connection = idle.pop()
+        except IndexError:
+            connection = None
+        if connection is not None and connection.pid == os.getpid():
+            try:
+                return self._exchange(idle, connection, args, options, keys)
+            except ConnectionError:
+                pass  # It idled through a restart of Redis, and a new one may do.
+        connection = pool.connection_class(**pool.connection_kwargs)
+        return self._exchange(idle, connection, args, options, keys)
+
+    def _exchange(self, idle, connection, args, options, keys):
         commands = [args, *(("PTTL", key) for key in keys)]
 
         def exchange():
-            connection.send_packed_command(connection.pack_commands(commands))
+            connection.send_packed_command(connection.pack_commands(commands), False)
             replies = [self._read(connection, args[0], options)]
             replies += [self._read(connection, "PTTL", {}) for key in keys]
             if isinstance(replies[0], Exception):
@@ -67,13 +88,13 @@ class WatchedRedis(Redis):
                 exchange, lambda error: connection.disconnect()
             )
         except ResponseError:
+            idle.append(connection)
             raise
         except BaseException:
             # A reply that was not read would be taken for that of the next command.
             connection.disconnect()
             raise
-        finally:
-            self.connection_pool.release(connection)
+        idle.append(connection)
         return reply, dict(zip(keys, ttls, strict=True))
 
     def _read(self, connection, verb, options):

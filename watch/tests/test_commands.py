@@ -10,6 +10,7 @@ from django_redis import get_redis_connection
 from redis.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
+from watch.client import _idle
 from watch.event import recording
 from watch.tests import WatchTestCase
 
@@ -352,6 +353,19 @@ class ErrorTests(CommandTestCase):
             value = cache.get("a")
 
         self.assertEqual(value, "the value of a")
+
+    def test_a_connection_that_was_lost_meanwhile_is_replaced(self):
+        cache.set("answer", 42)
+        with self.watching():
+            cache.get("answer")
+        for connection in _idle[get_redis_connection("default").connection_pool]:
+            connection.send_command("CLIENT", "ID")
+            self.redis("low-level").client_kill_filter(_id=connection.read_response())
+
+        with self.watching():
+            self.assertEqual(cache.get("answer"), 42)
+
+        self.assertEqual((self.answer.hits, self.answer.misses), (1, 0))
 
     def test_after_an_interrupt_the_next_command_gets_its_own_reply(self):
         cache.set_many({"a": "the value of a", "b": "the value of b"})
