@@ -42,8 +42,10 @@ def lines_of(response):
     return lines
 
 
-def probes():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("redis-probe")]
+def is_probed(socket):
+    """Return whether a thread still asks for this Redis."""
+    names = [thread.name for thread in threading.enumerate()]
+    return f"redis-probe-{socket}" in names
 
 
 class OutageTests(LabTestCase):
@@ -131,7 +133,7 @@ class OutageTests(LabTestCase):
         socket = re.search(r"Redis at (\S+)", self.logs[0])[1]
 
         self.assertEqual([url for url in ConnectionFactory._pools if socket in url], [])
-        self.assertTrue(wait_until(lambda: not probes(), 3))
+        self.assertTrue(wait_until(lambda: not is_probed(socket), 5))
 
 
 class RunTests(LabTestCase):
@@ -160,7 +162,7 @@ class RunTests(LabTestCase):
         (socket,) = self.sockets()
         self.assertTrue(wait_until(lambda: not socket.parent.exists(), 5))
         self.assertTrue(wait_until(lambda: run_module.places._value == RUNS, 5))
-        self.assertTrue(wait_until(lambda: not probes(), 5))
+        self.assertTrue(wait_until(lambda: not is_probed(socket), 5))
 
     def test_two_at_once_have_a_redis_each(self):
         first, second = start(), start()
