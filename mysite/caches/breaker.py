@@ -125,7 +125,9 @@ class Breaker:
 
     def refuse(self, error):
         """Log that Redis refused a command. Otherwise IGNORE_EXCEPTIONS would hide it for ever."""
-        self._refusal_log.warning("Redis at %s refuses a command: %s", self.address, error)
+        # In a pipeline redis-py writes the whole command before the reason, with its value.
+        reason = str(error).rpartition(" of pipeline caused error: ")[2]
+        self._refusal_log.warning("Redis at %s refuses a command: %s", self.address, reason)
 
     def probe(self):
         """
