@@ -1,8 +1,10 @@
 """The lab as a whole: there with LAB=1, gone with LAB=0, and the same for each experiment."""
 
 import socket
-import subprocess
 import time
+from contextlib import suppress
+from pathlib import Path
+from unittest import skipUnless
 from urllib.parse import urlencode
 
 from django.conf import settings
@@ -51,6 +53,7 @@ class SwitchTests(SimpleTestCase):
         self.assertEqual(statuses, "[200, 200, 200] [405, 400, 400]")
         self.assertEqual(is_linked, "True")
 
+    @skipUnless(Path("/proc").is_dir(), "needs Linux's list of processes")
     def test_a_closed_tab_ends_its_experiment_within_five_seconds(self):
         with PrivateRedis() as redis, Gunicorn(self.home, redis.url, LAB="1") as gunicorn:
             browser = gunicorn.browser()
@@ -79,9 +82,12 @@ class SwitchTests(SimpleTestCase):
 
     def servers(self, gunicorn):
         """Return the process ids of what the workers have started."""
-        pids = ",".join(map(str, gunicorn.workers()))
-        found = subprocess.run(["pgrep", "-P", pids], capture_output=True, text=True)
-        return found.stdout.split()
+        workers, found = set(map(str, gunicorn.workers())), []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # It has just ended.
+                if path.read_text().rpartition(")")[2].split()[1] in workers:
+                    found.append(path.parent.name)
+        return found
 
 
 class PageTests(LabTestCase):
