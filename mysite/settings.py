@@ -163,9 +163,6 @@ LOGGING = {
 # Redis that is away would be an error page.
 # https://docs.djangoproject.com/en/5.2/topics/http/sessions/
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
-# Messages go with the session. By default a cookie is tried first, and preparing that costs
-# each request, with a message or without, five times as much.
-MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
