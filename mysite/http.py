@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 from csp.constants import HEADER
 from csp.utils import build_policy
 from django.conf import settings
+from django.core.handlers.wsgi import WSGIRequest
 
 HOST = re.compile(r"([-a-z0-9.]*[a-z0-9]|\[[0-9a-f:.]+\])(:(?P<port>[0-9]+))?")
 
@@ -37,6 +38,25 @@ def visitor_address(request):
         if ip_address(address).version == 6:
             return str(ip_network(f"{address}/64", strict=False))
     return address
+
+
+class Request(WSGIRequest):
+    """
+    What gunicorn's requests are made as (see wsgi.py): it puts its own URL together once.
+
+    Django's page cache asks for it with each key, three times for a hit.
+    """
+
+    _url = None
+
+    def build_absolute_uri(self, location=None):
+        """Return the request's URL, or `location` made absolute. Raises DisallowedHost."""
+        if location is not None:
+            return super().build_absolute_uri(location)
+        query = self.META.get("QUERY_STRING", "")  # PageMiddleware takes parameters out of it.
+        if self._url is None or self._url[0] != query:
+            self._url = query, super().build_absolute_uri()
+        return self._url[1]
 
 
 class HeadMiddleware:
