@@ -2,7 +2,7 @@
 The fault table: what each way in which Redis can fail does to the blog, for real.
 
     python scripts/faults.py            all of it: before and now, about eight minutes
-    python scripts/faults.py --quick    what CI runs: only now, a minute, and no time is judged
+    python scripts/faults.py --quick    only now, a minute, and no time is judged
 
 gunicorn as it is shipped, 2 processes with 4 threads, and 8 clients with keep-alive
 connections that read every page while somebody comments and edits. Three blogs: `now` is
@@ -292,7 +292,7 @@ def recovery(after, ended):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="for CI: only now, 2 s a fault")
+    parser.add_argument("--quick", action="store_true", help="only now, 2 s a fault, no time judged")
     parser.add_argument("--seconds", type=float, help="that each fault lasts (6)")
     parser.add_argument("--only", nargs="+", choices=FAULTS, metavar="FAULT", default=list(FAULTS))
     options = parser.parse_args()
