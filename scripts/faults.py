@@ -292,7 +292,9 @@ def recovery(after, ended):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="only now, 2 s a fault, no time judged")
+    parser.add_argument(
+        "--quick", action="store_true", help="only now, 2 s a fault, no time judged"
+    )
     parser.add_argument("--seconds", type=float, help="that each fault lasts (6)")
     parser.add_argument("--only", nargs="+", choices=FAULTS, metavar="FAULT", default=list(FAULTS))
     options = parser.parse_args()
