@@ -16,5 +16,8 @@ def lab_cache(run_id, database=DATABASE, **options):
     `options` are the OPTIONS of an alias. django-redis keeps its connection pools by URL:
     caches with other pool options need another `database`.
     """
+    # A Redis that hangs must not hold a thread of the server for long.
+    timeouts = {"socket_timeout": 1, "socket_connect_timeout": 1}
+    options = {"CONNECTION_POOL_KWARGS": timeouts} | options
     params = {"KEY_PREFIX": f"{PREFIX}:{run_id}", "OPTIONS": options}
     return RedisCache(database_url(settings.REDIS_URL, database), params)

@@ -123,7 +123,8 @@ def compare(request, cache, alias):
     """Return the rows of the table, and the verdict."""
     headers, _ = django_keys(request)
     names = SafeClient.get(cache.client, headers) or []
-    vary = [name.removeprefix("HTTP_").replace("_", "-").title() for name in names]
+    names = names if isinstance(names, list) else []  # Anything may be in Redis.
+    vary = [str(name).removeprefix("HTTP_").replace("_", "-").title() for name in names]
     _, key = django_keys(request, ", ".join(vary))
     mine = PARTS.fullmatch(str(cache.make_key(key))).groupdict()
     stored = stored_keys(cache)
@@ -160,7 +161,9 @@ def verdict(cache, request, key, rows):
             return "A miss: this level holds no page at all."
         return f"A miss. From the nearest stored key it differs in: {'; '.join(differing)}."
     _, generation, _ = page_of(request.path_info)
-    if entry[0] != SafeClient.get(cache.client, generation_key(generation)):
+    if type(entry) is not tuple or entry[0] != SafeClient.get(
+        cache.client, generation_key(generation)
+    ):
         return f"A miss: the key is there, and what it holds was dropped with “{generation}”."
     return f"A hit, for {cache.client.ttl(key)} more seconds."
 
@@ -189,7 +192,8 @@ def known_urls(request):
 
     A hash can't be turned back. These are tried: the other scheme, hosts, slash and query.
     """
-    host, _, port = request.get_host().partition(":")
+    parts = urlsplit(f"//{request.get_host()}")  # Of IPv6, the host has colons too.
+    host, port = parts.netloc.removesuffix(f":{parts.port}"), parts.port
     hosts = [f"{name}:{port}" if port else name for name in ("localhost", "127.0.0.1", host)]
     path = request.path_info
     paths = {path, path.rstrip("/") or "/", f"{path.rstrip('/')}/", "/", "/about/", "/feed/"}

@@ -81,7 +81,7 @@ def holds(request, run):
     if html is not None:
         rings["fragment"] = {"left": fragments.ttl(fragment_key(run)), "made": MADE.search(html)[1]}
     value = cache.get(name_of(run))
-    if value is not None:
+    if isinstance(value, dict) and "made" in value:
         rings["low-level"] = {"left": cache.ttl(name_of(run)), "made": value["made"]}
     return rings
 

@@ -116,5 +116,6 @@ class Run:
             logger.exception("An experiment failed")
             self._lines.put({"kind": "error", "text": f"{type(error).__name__}: {error}"})
         finally:
+            self._lines.put({"kind": "end"})  # Nobody reads on after the first one.
             connections.close_all()
             places.release()

@@ -1,5 +1,6 @@
 """Wire: redis-py by hand, and the bytes that go over the wire both ways."""
 
+import re
 import secrets
 import shlex
 import time
@@ -48,21 +49,23 @@ TO_TRY = (
 
 
 class WireForm(forms.Form):
+    measure = forms.BooleanField(required=False, widget=forms.HiddenInput)
     command = forms.CharField(
         max_length=300,
         required=False,
-        widget=forms.TextInput(attrs={"class": "lab-long", "autocomplete": "off"}),
+        widget=forms.TextInput(
+            attrs={"class": "lab-long", "autocomplete": "off", "required": True}
+        ),
         help_text="SET, GET, DEL, TTL, PTTL, EXPIRE, INCR, MGET and some more, as in redis-cli.",
     )
     # Names this tab's keys, so that nobody else's are in the way.
     scratch = forms.RegexField(
         r"^[0-9a-f]{12}\Z", widget=forms.HiddenInput, initial=lambda: secrets.token_hex(6)
     )
-    measure = forms.BooleanField(required=False, widget=forms.HiddenInput)
 
     def clean_command(self):
         """Return the command's words."""
-        if self.data.get("measure"):
+        if self.cleaned_data.get("measure"):
             return []
         try:
             words = shlex.split(self.cleaned_data["command"])
@@ -182,7 +185,9 @@ def measure_parsers(scratch):
     url = database_url(settings.REDIS_URL, DATABASE)
     # By name, because redis-py would take hiredis's for both.
     parsers = {"hiredis": _HiredisParser, "Python": _RESP2Parser}
-    clients = {name: Redis.from_url(url, parser_class=parsers[name]) for name in parsers}
+    clients = {
+        name: Redis.from_url(url, parser_class=parsers[name], socket_timeout=1) for name in parsers
+    }
     prefix = f"{PREFIX}:{scratch}:measured"
     reads = {"GET of 100 B": ("GET", f"{prefix}:100")}
     reads["GET of 100 KB"] = ("GET", f"{prefix}:100000")
@@ -213,7 +218,9 @@ def as_text(answer):
 def as_python(command):
     """Return how redis-py spells the command. The options of SET are arguments there."""
     name, *words = command
-    arguments = [repr(int(word)) if word.lstrip("-").isdecimal() else repr(word) for word in words]
+    arguments = [
+        repr(int(word)) if re.fullmatch("-?[0-9]{1,19}", word) else repr(word) for word in words
+    ]
     if name in ("SET", "GETEX"):
         plain = 2 if name == "SET" else 1
         arguments, options = arguments[:plain], words[plain:]

@@ -53,9 +53,10 @@ class Request(WSGIRequest):
         """Return the request's URL, or `location` made absolute. Raises DisallowedHost."""
         if location is not None:
             return super().build_absolute_uri(location)
-        query = self.META.get("QUERY_STRING", "")  # PageMiddleware takes parameters out of it.
-        if self._url is None or self._url[0] != query:
-            self._url = query, super().build_absolute_uri()
+        # PageMiddleware takes parameters out of the query, and a copy may get another path.
+        of = self.path, self.META.get("QUERY_STRING", "")
+        if self._url is None or self._url[0] != of:
+            self._url = of, super().build_absolute_uri()
         return self._url[1]
 
 

@@ -1,7 +1,7 @@
 """Sample posts and comments: made up, and the same on every machine."""
 
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 SUBJECTS = (
     "The report page",
@@ -74,6 +74,8 @@ def {name}(request):
     return render(request, "{name}.html", {{"rows": rows}})
 ```"""
 
+LAST_COMMENT = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
 
 def sample_post(number, *, before):
     """Return the fields of sample post `number`, published before the moment `before`."""
@@ -108,8 +110,11 @@ def paragraph(chance):
 
 def sample_comment(chance, post):
     """Return the fields of a comment on `post`, up to three days after it."""
+    author, body = chance.choice(NAMES), chance.sample(REMARKS, chance.randrange(1, 4))
+    written = post.published_at + timedelta(minutes=chance.randrange(5, 3 * 24 * 60))
     return {
-        "author": chance.choice(NAMES),
-        "body": " ".join(chance.sample(REMARKS, chance.randrange(1, 4))),
-        "created_at": post.published_at + timedelta(minutes=chance.randrange(5, 3 * 24 * 60)),
+        "author": author,
+        "body": " ".join(body),
+        # None is from the future, and they are the same on every machine.
+        "created_at": max(post.published_at, min(written, LAST_COMMENT)),
     }

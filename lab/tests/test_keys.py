@@ -1,7 +1,7 @@
 """Why did this miss? The parts of a key beside those of the nearest one."""
 
 from django.core.cache import caches
-from django.test import RequestFactory
+from django.test import RequestFactory, override_settings
 from django.utils.cache import get_cache_key
 
 from lab.keys import PARTS, django_keys
@@ -112,6 +112,22 @@ class KeysTests(LabTestCase):
         response = self.client.post("/lab/keys/", {"url": "http://example.org/"})
 
         self.assertContains(response, "does not answer to that host", status_code=400)
+
+    def test_a_host_that_is_an_ipv6_address(self):
+        with override_settings(ALLOWED_HOSTS=["[::1]", "localhost", "127.0.0.1", "testserver"]):
+            response = self.ask("http://[::1]:80/about/")
+
+        self.assertIn("A miss", response.context["verdict"])
+
+    def test_garbage_in_redis_is_a_miss(self):
+        self.client.get("/about/")
+        redis = caches["site"].client.get_client()
+        for key in redis.scan_iter("*cache_*"):
+            redis.set(key, "7")
+
+        response = self.ask("http://testserver/about/")
+
+        self.assertIn("A miss", response.context["verdict"])
 
     def test_what_is_no_url_is_a_form_error(self):
         response = self.client.post("/lab/keys/", {"url": "http://["})

@@ -72,6 +72,16 @@ class WireTests(LabTestCase):
 
         self.assertEqual(response.context["python"], "r.set('greeting', 'hello', ex=60, nx=True)")
 
+    def test_what_is_nearly_a_number_is_text(self):
+        response = self.send("GET --5")
+
+        self.assertEqual(response.context["python"], "r.get('--5')")
+
+    def test_a_measure_that_says_no_needs_a_command(self):
+        response = self.client.post("/lab/wire/", {"measure": "0", "scratch": MINE})
+
+        self.assertEqual(response.status_code, 400)
+
     def test_an_error_of_redis_is_an_answer(self):
         self.send("SET greeting hello EX 60")
 

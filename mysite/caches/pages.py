@@ -213,8 +213,9 @@ class GenerationClient(SafeClient):
             prepare=lambda pipeline: pipeline.pexpire(name, GENERATION_TIMEOUT * 1000),
             **kwargs,
         )
-        if stored:
-            current.rights.pop(place, None)
+        right = current.rights.pop(place, None)
+        if right and not stored:  # Too large: those who wait get no more than that either.
+            right.nothing_to_keep()
         return stored
 
 

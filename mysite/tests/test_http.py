@@ -1,5 +1,6 @@
 """The request as gunicorn's workers make it."""
 
+from copy import copy
 from wsgiref.util import setup_testing_defaults
 
 from django.core.exceptions import DisallowedHost
@@ -39,6 +40,15 @@ class RequestTests(SimpleTestCase):
         request.META["QUERY_STRING"] = ""
 
         self.assertEqual(request.build_absolute_uri(), before.removesuffix("?utm_source=x"))
+
+    def test_a_copy_with_another_path_has_another_url(self):
+        request = Request(self.environment())
+        request.build_absolute_uri()
+
+        other = copy(request)
+        other.path = "/feed/"
+
+        self.assertEqual(other.build_absolute_uri(), "http://testserver/feed/")
 
     def test_another_location_is_made_absolute(self):
         request = Request(self.environment())
