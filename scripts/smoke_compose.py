@@ -302,7 +302,6 @@ def comes_back(post, text):
     run(*COMPOSE, "down")
     before = request("/")[0]
     with tempfile.TemporaryFile() as log:
-        # A session of its own, as a terminal gives: Ctrl-C reaches the whole group.
         up = subprocess.Popen(
             [*COMPOSE, "up"],
             cwd=ROOT,
@@ -317,7 +316,9 @@ def comes_back(post, text):
             check("a second `up` answers", before == 0 and seconds is not None, f"{seconds:.0f} s")
             check("the comment is still there", text in request(post)[2])
             start = time.monotonic()
-            os.killpg(up.pid, signal.SIGINT)
+            # To the command line alone, which passes it on to Compose. With no terminal, one to
+            # both is two to Compose now and then, and the second one kills.
+            up.send_signal(signal.SIGINT)
             code = up.wait(3 * STOP_LIMIT)
             seconds = time.monotonic() - start
         finally:
