@@ -32,6 +32,7 @@ OTHERS = [
     *("/", "/?page=2", "/tags/redis/", "/about/", "/feed/", "/sitemap.xml", "/archive/"),
     *("/search/?q=redis", "/search/?q=cache+redis", "/posts/stampede/comment/", "/healthz"),
 ]
+SHOWN = 100  # A page has its 200 latest comments: these are there, whatever comes meanwhile.
 PAUSE = 0.5  # Seconds between two comments of a writer, and between two edits.
 
 # As docker-compose.yml starts Redis.
@@ -102,7 +103,7 @@ class Soak:
         browser = self.gunicorn.browser()
         while self.goes_on:
             path = choose.choice(POSTS if choose.random() < 0.5 else OTHERS)
-            comments = list(self.comments[path])
+            comments = self.comments[path][-SHOWN:]
             accepted = self.accepted[path]
             try:
                 answer = browser.get(path)
