@@ -107,15 +107,15 @@ class Run:
             places.release()
 
     def _work(self):
+        last = {"kind": "end"}
         try:
             self._function(self, **self._options)
-            self._lines.put({"kind": "end"})
         except Stopped:
-            self._lines.put({"kind": "error", "text": f"Stopped after {LIMIT} s at most."})
+            last = {"kind": "error", "text": f"Stopped after {LIMIT} s at most."}
         except Exception as error:
             logger.exception("An experiment failed")
-            self._lines.put({"kind": "error", "text": f"{type(error).__name__}: {error}"})
+            last = {"kind": "error", "text": f"{type(error).__name__}: {error}"}
         finally:
-            self._lines.put({"kind": "end"})  # Nobody reads on after the first one.
             connections.close_all()
             places.release()
+            self._lines.put(last)  # Whoever reads it may start the next run.

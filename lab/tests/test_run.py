@@ -130,6 +130,19 @@ class RunTests(SimpleTestCase):
         for _ in range(RUNS + 1):
             self.assertEqual(self.lines(self.start("count"))[-1]["kind"], "end")
 
+    def test_the_end_is_told_when_the_place_is_free(self):
+        is_free = threading.Event()
+        self.addCleanup(is_free.set)
+        with (
+            mock.patch.object(run_module, "HEARTBEAT", 0.01),
+            mock.patch.object(run_module.connections, "close_all", is_free.wait),
+        ):
+            for line in self.start("count"):
+                if line == b"\n":  # A heartbeat: it waits, and nothing more was told.
+                    is_free.set()
+
+        self.assertTrue(is_free.is_set(), "the end was told before")
+
     def test_a_response_that_nobody_reads_gives_its_place_back(self):
         for _ in range(RUNS + 1):
             response = self.start("count")
