@@ -9,6 +9,7 @@ from django.forms import Form
 from django.http import JsonResponse
 from django.shortcuts import render
 from django.urls import include, path
+from django.utils.html import format_html, format_html_join
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
@@ -28,12 +29,13 @@ class Experiment:
 
     slug: str
     title: str
-    idea: str  # two sentences
-    lesson: tuple  # what to take home, a sentence each
+    idea: str  # two sentences, `code` in backticks
+    lesson: tuple  # what to take home, a few sentences each
     code: tuple  # functions and classes to show: what the experiment really runs
     form: type[Form] = Form
     run: Callable | None = None  # run(run, **options)
     answer: Callable | None = None  # answer(request, **options) -> context
+    initial: Callable = lambda request: {}  # what the form holds at first
     context: Callable = lambda request: {}
     pages: tuple = ()  # URL patterns below /lab/<slug>/
 
@@ -41,6 +43,14 @@ class Experiment:
     def listings(self):
         """Return the code as Listings, highlighted, from the files themselves."""
         return [listing_of(code) for code in self.code]
+
+    @property
+    def idea_html(self):
+        return with_code(self.idea)
+
+    @property
+    def lesson_html(self):
+        return [with_code(text) for text in self.lesson]
 
     @property
     def streams(self):
@@ -66,7 +76,9 @@ class Experiment:
         @require_http_methods(["GET", "HEAD", "POST"])
         def page(request):
             if request.method != "POST":
-                return self.render(request, self.form(initial=request.GET.dict()))
+                return self.render(
+                    request, self.form(initial=self.initial(request) | request.GET.dict())
+                )
             form = self.form(request.POST)
             if not form.is_valid():
                 if self.run:
@@ -84,6 +96,15 @@ class Experiment:
     def render(self, request, form, status=200, **context):
         context = {"experiment": self, "form": form, **self.context(request), **context}
         return render(request, f"lab/{self.slug}.html", context, status=status)
+
+
+def with_code(text):
+    """Return text as HTML, in which what stood between backticks is code."""
+    parts = [
+        format_html("<code>{}</code>", part) if number % 2 else part
+        for number, part in enumerate(text.split("`"))
+    ]
+    return format_html_join("", "{}", ((part,) for part in parts))
 
 
 def listing_of(code):

@@ -113,8 +113,10 @@ def explain(asker, url, language, cookie, plain):
     if why_not:
         return {"asked": asked, "why_not": why_not}
     cache = caches[alias]
+    # Over https, or by another host, the page may not be there to open.
+    is_here = request.build_absolute_uri("/") == asker.build_absolute_uri("/")
     try:
-        return {"asked": asked} | compare(request, cache, alias)
+        return {"asked": asked, "is_here": is_here} | compare(request, cache, alias)
     except (ConnectionInterrupted, RedisError):
         return {"asked": asked, "why_not": "Redis does not answer, so nothing is kept."}
 
@@ -127,8 +129,8 @@ def compare(request, cache, alias):
     vary = [str(name).removeprefix("HTTP_").replace("_", "-").title() for name in names]
     _, key = django_keys(request, ", ".join(vary))
     mine = PARTS.fullmatch(str(cache.make_key(key))).groupdict()
-    stored = stored_keys(cache)
-    theirs = max(stored, key=lambda parts: likeness(mine, parts), default=None)
+    stored, known = stored_keys(cache), known_urls(request)
+    theirs = max(stored, key=lambda parts: likeness(mine, parts, known), default=None)
     rows = [
         {
             "part": NAMES[name],
@@ -140,32 +142,37 @@ def compare(request, cache, alias):
     ]
     url = next(row for row in rows if row["part"] == NAMES["url"])
     url["means"] = request.build_absolute_uri()
-    url["their_means"] = theirs and known_urls(request).get(theirs["url"], "another page")
+    url["their_means"] = theirs and known.get(theirs["url"], "another page")
+    is_hit, why = verdict(cache, request, key, rows)
     return {
         "alias": alias,
         "seen": request.build_absolute_uri(),
         "vary": vary,
         "rows": rows,
         "key": str(cache.make_key(key)),
-        "verdict": verdict(cache, request, key, rows),
+        "is_hit": is_hit,
+        "verdict": why,
     }
 
 
 def verdict(cache, request, key, rows):
-    """Return in one sentence whether this request would hit, or why it would not."""
+    """Return whether this request would hit, and in one sentence why or why not."""
     # Past PageClient, which would give a lab's page none of the blog's entries.
     entry = SafeClient.get(cache.client, key)
     if entry is None:
         differing = [row["part"] for row in rows if row["differs"]]
         if rows[0]["theirs"] is None:
-            return "A miss: this level holds no page at all."
-        return f"A miss. From the nearest stored key it differs in: {'; '.join(differing)}."
+            return False, "A miss: this level holds no page at all."
+        return False, f"A miss. From the nearest stored key it differs in: {'; '.join(differing)}."
     _, generation, _ = page_of(request.path_info)
     if type(entry) is not tuple or entry[0] != SafeClient.get(
         cache.client, generation_key(generation)
     ):
-        return f"A miss: the key is there, and what it holds was dropped with “{generation}”."
-    return f"A hit, for {cache.client.ttl(key)} more seconds."
+        return (
+            False,
+            f"A miss: the key is there, and what it holds was dropped with “{generation}”.",
+        )
+    return True, f"A hit, for {cache.client.ttl(key)} more seconds."
 
 
 def stored_keys(cache):
@@ -180,10 +187,10 @@ def stored_keys(cache):
     return found
 
 
-def likeness(mine, theirs):
-    """Return how many parts are equal. The same page counts more than all the others."""
+def likeness(mine, theirs, known):
+    """Return how near a key is: by equal parts, and above all by its URL, or nearly its URL."""
     same = [name for name in mine if mine[name] == theirs[name]]
-    return len(same) + 10 * ("url" in same)
+    return len(same) + 20 * ("url" in same) + 10 * (theirs["url"] in known)
 
 
 def known_urls(request):
@@ -196,7 +203,7 @@ def known_urls(request):
     host, port = parts.netloc.removesuffix(f":{parts.port}"), parts.port
     hosts = [f"{name}:{port}" if port else name for name in ("localhost", "127.0.0.1", host)]
     path = request.path_info
-    paths = {path, path.rstrip("/") or "/", f"{path.rstrip('/')}/", "/", "/about/", "/feed/"}
+    paths = {path, path.rstrip("/") or "/", f"{path.rstrip('/')}/"}
     queries = {"", urlencode(sorted(request.GET.items())), request.META.get("QUERY_STRING", "")}
     found = {}
     for scheme, name, path, query in product(("http", "https"), hosts, paths, queries):
@@ -208,20 +215,17 @@ def known_urls(request):
 
 
 def suggestions(request):
-    """Return URLs to try, of this very blog."""
+    """Return {what it shows: URL} to try, of this very blog."""
     about = request.build_absolute_uri("/about/")
+    here, there = ("127.0.0.1", "localhost") if "127.0.0.1" in about else ("localhost", "127.0.0.1")
     return {
-        "suggestions": [
-            about,
-            f"{about}?utm_source=newsletter",
-            about.removesuffix("/"),
-            about.replace("127.0.0.1", "localhost", 1)
-            if "127.0.0.1" in about
-            else about.replace("localhost", "127.0.0.1", 1),
-            about.replace("http:", "https:", 1),
-            request.build_absolute_uri("/posts/per-view/"),
-            request.build_absolute_uri("/archive/"),
-        ]
+        "a page": about,
+        "with ?utm_source": f"{about}?utm_source=newsletter",
+        "without its slash": about.removesuffix("/"),
+        f"as {there}": about.replace(here, there, 1),
+        "over https": about.replace("http:", "https:", 1),
+        "a post": request.build_absolute_uri("/posts/per-view/"),
+        "what nobody keeps": request.build_absolute_uri("/archive/"),
     }
 
 
@@ -235,13 +239,14 @@ experiment = Experiment(
     lesson=(
         "The whole URL is hashed: scheme, host, port, path and query. http and https, localhost "
         "and 127.0.0.1 are different pages.",
-        "Every ?utm_source=... is one more entry, unless something drops it before the cache "
-        "looks. Here PageMiddleware does.",
-        "Vary adds one entry for each value that visitors send. Vary: Cookie means one each.",
+        "Every `?utm_source=...` is one more entry, unless something drops it before the cache "
+        "looks. Here `PageMiddleware` does.",
+        "`Vary` adds one entry for each value that visitors send. `Vary: Cookie` means one each.",
         "Same key and still a miss: the entry was dropped with its generation, or has expired.",
     ),
     code=(explain, compare, django_keys, stored_keys),
     form=KeysForm,
     answer=explain,
-    context=suggestions,
+    initial=lambda request: {"url": suggestions(request)["a page"]},
+    context=lambda request: {"suggestions": suggestions(request)},
 )

@@ -127,17 +127,21 @@ experiment = Experiment(
     lesson=(
         "The outermost copy answers and hides all within: whoever drops an inner entry alone "
         "changes nothing that anybody sees.",
-        "No server can drop your browser’s copy. Until its max-age is over, only a reload goes "
+        "No server can drop your browser’s copy. Until its `max-age` is over, only a reload goes "
         "past it.",
         "The site level is not filled again by a view hit: Django stores what a view has built, "
         "and not what another cache had.",
-        "max-age of the inner decides the timeout of the outer. cache_page sets two minutes "
+        "`max-age` of the inner decides the timeout of the outer. `cache_page` sets two minutes "
         "here, so the site entry lives for two as well, and not for the one that "
-        "CACHE_MIDDLEWARE_SECONDS says.",
+        "`CACHE_MIDDLEWARE_SECONDS` says.",
     ),
     code=(page, count, drop_level),
     answer=lambda request: {},
-    context=lambda request: {"run": new_run(), "watched": settings.CACHE_WATCH},
+    context=lambda request: {
+        "run": new_run(),
+        "watched": settings.CACHE_WATCH,
+        "site_seconds": settings.CACHE_MIDDLEWARE_SECONDS,
+    },
     pages=(
         re_path(f"^page/{RUN}/$", page, name="peel_page"),
         re_path(f"^drop/{RUN}/$", drop, name="peel_drop"),

@@ -53,6 +53,26 @@ class KeysTests(LabTestCase):
         self.assertEqual(self.differing(response), ["URL, hashed"])
         self.assertContains(response, "http://testserver/about/")
 
+    def test_the_nearest_key_is_that_of_the_same_page(self):
+        for path in ("/", "/feed/", "/about/"):
+            self.client.get(path)
+
+        response = self.ask("https://testserver/about/")
+
+        (url,) = (row for row in response.context["rows"] if row["part"] == "URL, hashed")
+        self.assertEqual(url["their_means"], "http://testserver/about/")
+
+    def test_one_press_explains_a_page_of_the_blog(self):
+        form = self.client.get("/lab/keys/").context["form"]
+
+        response = self.ask(form["url"].initial)
+
+        self.assertContains(response, "✗ A miss")
+        self.assertContains(response, '<a href="http://testserver/about/">open it</a>')
+
+    def test_what_is_not_here_is_no_link(self):
+        self.assertNotContains(self.ask("https://testserver/about/"), "open it")
+
     def test_the_blog_drops_a_campaign_from_the_url(self):
         self.client.get("/about/")
 

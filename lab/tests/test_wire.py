@@ -1,8 +1,12 @@
 """redis-py by hand: what is typed, what goes over the wire, and what Redis holds then."""
 
+from unittest import mock
+
 from django.conf import settings
 from redis import Redis
 
+from blog.tests.test_browser import BrowserTestCase
+from lab import wire
 from lab.caches import DATABASE
 from lab.tests import LabTestCase
 from mysite.private_redis import use_redis
@@ -59,13 +63,42 @@ class WireTests(LabTestCase):
 
         key = f"lab:{MINE}:greeting"
         words = ["$3", "SET", f"${len(key)}", key, "$5", "hello", "$2", "EX", "$2", "60"]
-        self.assertEqual(result["sent"], ["*5", *words])
-        self.assertEqual(result["received"], ["+OK"])
+        self.assertEqual([line for line, _ in result["sent"]], ["*5", *words])
+        self.assertEqual(result["sent"][0][1], "an array of 5")
+        self.assertEqual(result["sent"][5:7], [("$5", "a text of 5 bytes"), ("hello", "")])
+        self.assertEqual(result["received"], [("+OK", "a short text")])
+
+    def test_what_looks_like_the_protocol_is_text_within_a_text(self):
+        self.send("SET a *3 EX 60")
+
+        result = self.send("GET a").context["result"]
+
+        self.assertEqual(result["received"], [("$2", "a text of 2 bytes"), ("*3", "")])
+
+    def test_each_kind_of_answer_is_explained(self):
+        self.send("SET a hello EX 60")
+        for command, line in (
+            ("EXISTS a", (":1", "the number 1")),
+            ("GET nothing", ("_", "nothing")),
+            ("MGET a nothing", ("*2", "an array of 2")),
+            ("PING", ("+PONG", "a short text")),
+        ):
+            with self.subTest(command):
+                self.assertEqual(self.send(command).context["result"]["received"][0], line)
+
+    def test_a_long_answer_is_cut(self):
+        self.redis().set(f"lab:{MINE}:long", "x" * 5000, ex=60)
+
+        *_, text, end = self.send("GET long").context["result"]["received"]
+
+        self.assertEqual((end, set(text[0])), (("...", ""), {"x"}))
+        self.assertLessEqual(len(text[0]), 2000)
 
     def test_the_greeting_with_the_password_is_not_shown(self):
         result = self.send("PING").context["result"]
 
-        self.assertEqual((result["sent"], result["received"]), (["*1", "$4", "PING"], ["+PONG"]))
+        sent, received = ([line for line, _ in result[way]] for way in ("sent", "received"))
+        self.assertEqual((sent, received), (["*1", "$4", "PING"], ["+PONG"]))
 
     def test_python_says_the_same_with_arguments(self):
         response = self.send("SET greeting hello EX 60 NX")
@@ -125,7 +158,16 @@ class WireTests(LabTestCase):
         self.assertNotContains(self.send("SET a '<script>alert(1)</script>'"), "<script>alert")
 
     def test_the_parser_in_use_is_hiredis(self):
-        self.assertContains(self.client.get("/lab/wire/"), "_HiredisParser")
+        page = self.client.get("/lab/wire/")
+
+        self.assertContains(page, "<strong>hiredis, in C</strong>")
+        self.assertContains(page, "_HiredisParser")
+
+    def test_without_hiredis_it_says_so(self):
+        with mock.patch.object(wire, "DefaultParser", wire._RESP2Parser):
+            page = self.client.get("/lab/wire/")
+
+        self.assertContains(page, "<strong>redis-py itself, in Python</strong>")
 
     def test_both_parsers_are_measured(self):
         response = self.client.post("/lab/wire/", {"measure": "on", "scratch": MINE})
@@ -136,6 +178,37 @@ class WireTests(LabTestCase):
     def test_hiredis_reads_many_values_faster(self):
         response = self.client.post("/lab/wire/", {"measure": "on", "scratch": MINE})
 
+        # CPU time: how busy the machine is makes no difference.
         *_, (_, hiredis, python, ratio) = response.context["parsers"]
         self.assertGreater(python, hiredis)
         self.assertAlmostEqual(ratio, python / hiredis)
+
+
+class WireInTheBrowserTests(BrowserTestCase, LabTestCase):
+    def test_a_command_of_ones_own_and_then_those_to_try(self):
+        self.page.goto("/lab/wire/")
+        self.page.locator('[name="command"]').first.fill("SET greeting hi EX 60")
+        self.page.locator("[data-start]").click()
+        self.page.locator("h2", has_text="SET greeting hi EX 60").wait_for()
+
+        self.page.locator(".lab-command", has_text="GET greeting").first.click()
+        self.page.locator("h2", has_text="GET greeting").wait_for()
+
+        self.assertShows("$2\\r\\n  ← a text of 2 bytes\nhi")
+        self.assertShows("returns b'hi'")
+        self.assertTrue(self.page.url.endswith("#result"))
+
+    def test_both_parsers_are_measured_where_the_button_is(self):
+        self.page.goto("/lab/wire/")
+        self.page.locator('[name="measure"]:visible').click()
+
+        self.page.locator("th", has_text="MGET of 1,000").wait_for()
+        self.assertIn("Python / hiredis", self.page.locator("main").inner_text())
+
+    def test_a_phone_shows_all_of_it(self):
+        page = self.visitor(viewport={"width": 360, "height": 640})
+        page.goto("/lab/wire/")
+        page.locator("[data-start]").click()
+        page.locator(".lab-wire").wait_for()
+
+        self.assertEqual(page.evaluate("document.documentElement.scrollWidth"), 360)

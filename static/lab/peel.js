@@ -16,6 +16,7 @@
   const buttons = [...form.querySelectorAll("button:not([data-stop])")];
   const LEVELS = ["site", "view", "fragment", "low-level"];
   const RINGS = ["browser", ...LEVELS, "database"];
+  const SIGNS = { hit: "✓", miss: "✗", down: "!" };
   const NAMES = {
     browser: "Your browser",
     site: "The whole site",
@@ -24,7 +25,7 @@
     "low-level": "The low-level cache",
     database: "The database",
   };
-  const PAUSE = 900; // milliseconds between two steps that nobody pressed a button for
+  const PAUSE = 1200; // milliseconds between two steps that nobody pressed a button for
   // Each drop takes the outermost entry: to see an inner ring, the outer ones have to go first.
   const TOUR = [
     ...["all", "no-cache", "default", "no-cache"], // database, browser, site
@@ -87,8 +88,14 @@
       : response.headers.get("Cache-Status");
     show(who, told);
     const step = mode === "default" ? "Ask" : "Ask Django";
-    note([step, NAMES[who], ...LEVELS.map((level) => told[level]), isCopy ? "–" : app.toFixed(1), ms.toFixed(1)]);
+    const marked = LEVELS.map((level) => signed(told[level]));
+    note([step, NAMES[who], ...marked, isCopy ? "–" : app.toFixed(1), ms.toFixed(1)], remark(who, told));
     said.textContent = `${NAMES[who]} answered, in ${ms.toFixed(1)} ms. ${remark(who, told)}`;
+  }
+
+  /* A word for people who see no colours, with a sign for those who are quick. */
+  function signed(word) {
+    return word in SIGNS ? `${SIGNS[word]} ${word}` : word;
   }
 
   /* What is surprising about an answer. */
@@ -96,7 +103,7 @@
     if (who === "browser") return LEVELS.some((level) => !rings[level]) ? "It hears of no drop: nobody was asked." : "Nobody was asked.";
     if (who === "view" && !rings.site) return "The site level is still empty: a view hit does not fill it.";
     if (words.site === "miss" && rings.site) {
-      return `Each ring outside of it is filled again. The site entry has ${rings.site.left} s, as max-age of the view says.`;
+      return `Each ring outside of it is filled again. The site entry gets the ${rings.site.left} s of the view’s max-age, not the site level’s own ${form.dataset.siteSeconds} s.`;
     }
     return "";
   }
@@ -110,10 +117,10 @@
     const names = dropped.map((level) => NAMES[level].toLowerCase()).join(", of ");
     const text = dropped.length ? `Dropped the entry of ${names}.` : "There is nothing to drop.";
     said.textContent = text;
-    note([text]);
+    if (dropped.length || what !== "all") note([text]);
   }
 
-  function note(cells) {
+  function note(cells, remark) {
     const row = document.createElement("tr");
     cells.forEach((text, index) => {
       const cell = document.createElement(index ? "td" : "th");
@@ -123,6 +130,11 @@
       cell.textContent = index ? text : `${log.rows.length + 1}. ${text}`;
       row.append(cell);
     });
+    if (remark) {
+      const line = document.createElement("p");
+      line.textContent = remark;
+      row.cells[1].append(line);
+    }
     log.append(row);
   }
 
@@ -137,12 +149,12 @@
       if (name !== "database") row.cells[1].textContent = rings[name] ? `made at ${rings[name].made}` : "nothing";
       let word = "–";
       if (who === name) word = "✓ answered";
-      else if (who && LEVELS.includes(name)) word = words[name];
+      else if (who && LEVELS.includes(name)) word = signed(words[name]);
       else if (who) word = name === "browser" ? "passed on" : "not asked";
       row.cells[3].textContent = word;
     }
     const end = who ? 100 + Number(article.querySelector(`[data-ring="${who}"]`).getAttribute("r")) : 0;
-    article.querySelector(".peel-way").setAttribute("d", who ? `M199 100H${end}m6 -5l-6 5l6 5` : "");
+    article.querySelector(".peel-way").setAttribute("d", who ? `M203 100H${end}m6 -5l-6 5l6 5` : "");
     count();
   }
 
@@ -172,10 +184,13 @@
   async function walk() {
     touring = true;
     stop.hidden = false;
+    let isWhole = true;
     for (const what of TOUR) {
-      if (!touring || !(await step(what))) break;
+      isWhole = touring && (await step(what));
+      if (!isWhole) break;
       await new Promise((resolve) => setTimeout(resolve, PAUSE));
     }
+    if (isWhole) said.textContent = "Peeled: each ring has answered once. The steps below say what each of them showed.";
     touring = false;
     stop.hidden = true;
     article.dataset.state = "done";
