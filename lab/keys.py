@@ -1,6 +1,7 @@
 """Keys: why did this miss? A page's key, part by part, beside the nearest one in Redis."""
 
 import re
+from hashlib import md5
 from itertools import product
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ PARTS = re.compile(
     r"(?P<level>[^:]*):(?P<version>[^:]*):views\.decorators\.cache\.cache_page\."
     r"(?P<prefix>[^.]*)\.(?P<method>[A-Z]+)\.(?P<url>[0-9a-f]{32})\.(?P<vary>[0-9a-f]{32})(?P<end>.*)"
 )
+NO_HEADER = md5(b"", usedforsecurity=False).hexdigest()
 URL_HASH = re.compile(r"\.([0-9a-f]{32})\.[0-9a-f]{32}")
 NAMES = {
     "level": "Key prefix: the level",
@@ -45,7 +47,9 @@ class KeysForm(forms.Form):
     language = forms.CharField(label="Accept-Language", max_length=60, required=False)
     cookie = forms.CharField(label="Cookie", max_length=60, required=False)
     plain = forms.BooleanField(
-        label="Without the blog’s PageMiddleware, as Django alone would", required=False
+        label="Without the blog’s PageMiddleware, as Django alone would",
+        label_suffix="",
+        required=False,
     )
 
     def clean_url(self):
@@ -116,7 +120,7 @@ def explain(asker, url, language, cookie, plain):
     # Over https, or by another host, the page may not be there to open.
     is_here = request.build_absolute_uri("/") == asker.build_absolute_uri("/")
     try:
-        return {"asked": asked, "is_here": is_here} | compare(request, cache, alias)
+        return {"asked": asked, "is_here": is_here and not plain} | compare(request, cache, alias)
     except (ConnectionInterrupted, RedisError):
         return {"asked": asked, "why_not": "Redis does not answer, so nothing is kept."}
 
@@ -143,6 +147,11 @@ def compare(request, cache, alias):
     url = next(row for row in rows if row["part"] == NAMES["url"])
     url["means"] = request.build_absolute_uri()
     url["their_means"] = theirs and known.get(theirs["url"], "another page")
+    varies = next(row for row in rows if row["part"] == NAMES["vary"])
+    varies["means"] = ", ".join(f"{name}: {request.headers.get(name, '')}" for name in vary)
+    for value, means in (("mine", "means"), ("theirs", "their_means")):
+        if varies[value] == NO_HEADER:
+            varies[means] = "of nothing: no header counts"
     is_hit, why = verdict(cache, request, key, rows)
     return {
         "alias": alias,

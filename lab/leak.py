@@ -243,7 +243,7 @@ class Stage:
     cache: object
     visitors: dict
     asked: list = field(default_factory=list)
-    keys: dict = field(default_factory=dict)  # who was answered when it was stored
+    keys: dict = field(default_factory=dict)  # who was answered when it was stored, in order
     owners: dict = field(default_factory=dict)  # of each token
     shown: dict = field(default_factory=dict)  # the token on the page that each saw last
 
@@ -296,7 +296,7 @@ class Stage:
     @property
     def stored(self):
         """Return the keys in parts: those that differ between two pages are marked."""
-        rows = [(key, who, KEY.fullmatch(key)) for key, who in sorted(self.keys.items())]
+        rows = [(key, who, KEY.fullmatch(key)) for key, who in self.keys.items()]
         pages = [match for _, _, match in rows if match and match[2] == "page"]
         differ = [len({match[part] for match in pages}) > 1 for part in range(1, 7)]
         return [
@@ -391,27 +391,22 @@ VIEWS = (
     *(form, form_protected, form_linked, form_alone),
     *(save, notes, notes_without, notes_saved),
 )
-FRAME = (name_of, show_form, cache_page, LabCacheMiddleware, Stage, play)
 experiment = Experiment(
     slug="leak",
     title="Leak",
-    idea="A page is made for Alice, and cache_page keeps it. Then Bob asks for the same URL, "
+    idea="A page is made for Alice, and `cache_page` keeps it. Then Bob asks for the same URL, "
     "and so does somebody who is not logged in.",
     lesson=(
         "A key that leaves out what the page depends on gives one visitor’s page to another.",
-        "cache_page stores the page before SessionMiddleware adds Vary: Cookie. A decorator "
+        "`cache_page` stores the page before `SessionMiddleware` adds `Vary: Cookie`. A decorator "
         "that adds it goes below cache_page; even so, each cookie is an entry of its own.",
         "A CSRF token and a flash message are personal too, and don’t look it.",
         "Keep what is the same for everybody, as a page or a part. Make the rest for each request.",
     ),
     code=(
-        LabCacheMiddleware,
-        cache_page,
-        name_of,
-        show_form,
-        *map(inspect.unwrap, VIEWS),
-        Stage,
-        play,
+        *(name_of, *map(inspect.unwrap, VIEWS[:4])),
+        *(show_form, *map(inspect.unwrap, VIEWS[4:])),
+        *(cache_page, LabCacheMiddleware, Stage, play),
     ),
     form=LeakForm,
     answer=answer,

@@ -31,6 +31,7 @@ PAUSE = 0.05  # Seconds that a visitor reads before asking for the next page.
 TIMEOUT = 1  # Seconds. Short, so that something expires while Redis is full.
 LAST_PAGE = 0.5  # Seconds that the visitors have for it, at the end.
 PARTS = ("first", "second")
+WORKS = "works"
 # What each part renders: Markdown with code to highlight, which takes some milliseconds.
 TEXT = "```python\n" + "".join(Path(__file__).read_text().splitlines(keepends=True)[:30])
 
@@ -204,6 +205,10 @@ class Phase:
     arrived: dict = field(default_factory=dict)  # Crowd: number of pages
     pages: dict = field(default_factory=dict)  # Crowd: the Pages whose time was mostly in it
 
+    def rate(self, crowd):
+        """Return how many pages arrived per second."""
+        return self.arrived.get(crowd, 0) / self.seconds
+
 
 @contextmanager
 def visitors(threads, crowds, number, build):
@@ -241,7 +246,7 @@ def live_through(run, server, crowds):
     total = sum(seconds for _, seconds in PHASES)
     run.tell("plan", seconds=total)
     for fault, seconds in PHASES:
-        name = fault.__name__.replace("_", " ") if fault else "works"
+        name = fault.__name__.replace("_", " ") if fault else WORKS
         done.append(Phase(name, time.monotonic(), seconds))
         run.tell("phase", name=name, at=done[-1].began - began, seconds=seconds)
         run.tell("say", text=f"Redis {name}.")
@@ -250,7 +255,17 @@ def live_through(run, server, crowds):
                 run.wait(min(TICK, left))
                 tell_tick(run, crowds, done, time.monotonic() - began, total)
         tell_rows(run, crowds, done)
-    run.tell("say", text="Redis works again, and the run is over.")
+    run.tell("say", text=f"The run is over. {verdict(done, *crowds)}")
+
+
+def verdict(phases, ours, plain):
+    """Return in a sentence what each fault left of the pages."""
+    rates = ", ".join(
+        f"it {phase.name}: {phase.rate(ours):.0f} and {phase.rate(plain):.0f}"
+        for phase in phases
+        if phase.name != WORKS
+    )
+    return f"Pages per second with this blog’s settings and with plain ones, while {rates}."
 
 
 def tell_tick(run, crowds, phases, at, total):
@@ -280,7 +295,7 @@ def tell_rows(run, crowds, phases):
             cells = [
                 f"{number + 1}. {phase.name}",
                 crowd.name,
-                f"{phase.arrived.get(crowd, 0) / phase.seconds:.0f}",
+                f"{phase.rate(crowd):.0f}",
                 f"{median(times):,.1f}" if times else "none",
                 f"{max(times):,.0f}" if times else "none",
                 str(sum(bool(page.error) for page in pages)),
@@ -309,7 +324,7 @@ experiment = Experiment(
         "Open, it asks by itself once a second whether Redis is back. No visitor waits for that.",
         "A full Redis is not down: it answers reads and refuses writes. The breaker stays closed, "
         "and each page costs what it costs without a cache, once its entries have expired. "
-        "volatile-lru makes room instead, so choose that for a cache.",
+        "`volatile-lru` makes room instead, so choose that for a cache.",
     ),
     code=(ask_for_page, settings_of_this_blog, plain_settings, hangs, refuses, is_full),
     form=OutageForm,

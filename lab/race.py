@@ -114,8 +114,8 @@ experiment = Experiment(
         "Your browser asks for it again and again, cold and warm, and measures both ends."
     ),
     lesson=(
-        "The further out a level stands, the more it saves. At the site level neither the view "
-        "nor a template runs, only the middleware.",
+        "The further out a level stands, the less is left to do. At the site level neither the "
+        "view nor a template runs, only the middleware.",
         "Cold, all levels cost what no cache costs. What is asked for only once gains nothing "
         "from being kept.",
         "A fragment or a value still pays for the rest of its page. In return, that rest may "

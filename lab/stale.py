@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from blog import caching
 from blog.models import Post, Tag
 from lab.caches import lab_cache
-from lab.experiment import Experiment
+from lab.experiment import Experiment, listing_of
 from lab.models import Price
 from lab.visitor import Visitor
 
@@ -133,6 +133,11 @@ class Story:
         if last == OLD:
             self.seconds_left = self.cache.ttl("price")
         self.note(pool, "The next reader comes", last)
+
+    @property
+    def listings(self):
+        """Return the code that makes the difference: of the writer, and of a slow reader."""
+        return [listing_of(code) for code in (self.write, self.read)[: 1 + self.is_slow]]
 
     def note(self, pool, what, answer):
         """Write down what happened, and what the database and Redis have now, for others."""
@@ -353,7 +358,7 @@ experiment = Experiment(
     "What they find depends on when it is dropped, and on which levels have a copy.",
     lesson=(
         "Before COMMIT everybody else still reads the old row. What is dropped then is stored "
-        "again from it, and stays for its whole timeout. Drop in transaction.on_commit().",
+        "again from it, and stays for its whole timeout. Drop in `transaction.on_commit()`.",
         "A reader who began before COMMIT may store the old value after the drop. A token that "
         "was read before the row, and is stored with the value, makes that copy worthless.",
         "A copy in an outer level is built from the inner one: drop the inner one first, and "

@@ -34,7 +34,7 @@ STALE = 30  # seconds more that it is kept, where a stale one is of use
 # renewed() stays for that long in any case: longer than FRESH, it would hinder the next renewal.
 LOCK = 1.5
 RENEWED = 6  # seconds, the last of which is for renewal: see mysite/caches/stampede.py
-MOST_PAGES = 40  # requests at once: the blog's own connections to Redis are not endless
+MOST_PAGES = 50  # requests at once: the blog's own connections to Redis are not endless
 POSTS = 4  # that are rendered: some 50 ms of CPU
 SAFE = {
     "CLIENT_CLASS": "mysite.caches.client.SafeClient",
@@ -283,22 +283,24 @@ def holder_dies(run, guard, cache, number):
 
 def bursts(run, requests):
     """Send two bursts to each guard, one after the other, and tell what came of them."""
-    done, of = 0, 2 * len(GUARDS)
+    done, of, cold = 0, 2 * len(GUARDS), []
     for guard in GUARDS:
         cache = lab_cache(run.id, DATABASE, **guard.options)
         run.tell("progress", done=done, of=of, text=f"{guard.name}: the first burst")
         try:
             for name, result in two_bursts(run, guard, cache, requests):
                 tell_burst(run, guard, name, result)
+                cold += [f"{guard.name} {result.computed}"] if name == "cold" else []
                 done += 1
                 run.tell("progress", done=done, of=of, text=f"{guard.name}: the second burst")
         finally:
             cache.delete_pattern("*")
+    return f"Of {requests} requests for a cold key, so many computed: {', '.join(cold)}."
 
 
 def deaths(run, requests):
     """Let a holder die, for each guard that has a right to compute, and others ask."""
-    guards = [guard for guard in GUARDS if guard.has_right]
+    guards, computed = [guard for guard in GUARDS if guard.has_right], []
     for done, guard in enumerate(guards):
         cache = lab_cache(run.id, DATABASE, **guard.options)
         run.tell("progress", done=done, of=len(guards), text=f"{guard.name}: a holder dies")
@@ -309,12 +311,14 @@ def deaths(run, requests):
         waits = [f"{wait / 1000:.2f} s" for wait in (median(result.waits), max(result.waits))]
         cells = [guard.name, result.computed, *waits, result.old, f"{seconds:.1f} s"]
         run.tell("row", table="dead", key=guard.name, cells=cells)
+        computed.append(f"{guard.name} after {seconds:.1f} s")
+    return f"The holder died, and the next one computed: {', '.join(computed)}."
 
 
 def pages(run, requests):
     """Let the requests ask for whole pages: of plain cache_page, and of the blog's levels."""
     requests, work = min(requests, MOST_PAGES), Work(run)
-    names = list(stampede_pages.PAGES)
+    names, built = list(stampede_pages.PAGES), []
     run.tell("progress", done=0, of=len(names), text=f"{requests} visitors at once")
     with closing(stampede_pages.page_bursts(run, requests, burst, work)) as found:
         for done, (name, result) in enumerate(found, 1):
@@ -322,11 +326,13 @@ def pages(run, requests):
             cells = [name, requests, result.computed, *(f"{number:.0f}" for number in numbers)]
             run.tell("row", table="pages", key=name, cells=cells)
             run.tell("progress", done=done, of=len(names), text=f"{requests} visitors at once")
+            built.append(f"{name} {result.computed}")
+    return f"Of {requests} visitors at once, so many built the page: {', '.join(built)}."
 
 
 def stampede(run, requests, part):
-    {"bursts": bursts, "dead": deaths, "pages": pages}[part](run, requests)
-    run.tell("say", text="Done: see how many computed, and who waited.")
+    says = {"bursts": bursts, "dead": deaths, "pages": pages}[part](run, requests)
+    run.tell("say", text=says)
 
 
 def tell_burst(run, guard, name, result):
@@ -357,12 +363,12 @@ experiment = Experiment(
     idea="A costly value is gone, and many requests ask for it at the same moment. "
     "How many of them compute it, and how long do the others wait?",
     lesson=(
-        "get_or_set() takes no lock: nearly everybody who comes in the meantime computes, and "
+        "`get_or_set()` takes no lock: nearly everybody who comes in the meantime computes, and "
         "each is slower for it.",
         "A lock helps only together with the second look. Everybody waits, also for a holder "
         "that has died: its timeout is how long.",
         "HerdClient, XFetch and a stale value do nothing for a cold key. Where an old value "
-        "will do, they let nobody wait: a stale value and add() for exactly one computation, "
+        "will do, they let nobody wait: a stale value and `add()` for exactly one computation, "
         "the other two for a few, by chance.",
         "The blog’s guard is a right to compute with a second look, and a renewal before the "
         "end: one computation each time, and nobody waits while the value is in demand.",

@@ -127,15 +127,17 @@
       if (!index) cell.scope = "row";
       if (index > 5) cell.className = "number";
       if (cells.length === 1) cell.colSpan = 8;
-      cell.textContent = index ? text : `${log.rows.length + 1}. ${text}`;
+      cell.textContent = index ? text : `${log.querySelectorAll("th").length + 1}. ${text}`;
       row.append(cell);
     });
-    if (remark) {
-      const line = document.createElement("p");
-      line.textContent = remark;
-      row.cells[1].append(line);
-    }
     log.append(row);
+    if (!remark) return;
+    const line = document.createElement("tr");
+    line.className = "peel-remark";
+    line.append(document.createElement("td"));
+    line.cells[0].colSpan = 8;
+    line.cells[0].textContent = remark;
+    log.append(line);
   }
 
   /* `who` answered and `words` are what each level said; without, nobody was asked. */

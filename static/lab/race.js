@@ -90,7 +90,7 @@
         const cells = [cold, warm].flatMap((values) =>
           [0.5, 0.95].map((share) => (values.length ? number(LabPlot.quantile(values, share)) : "–")),
         );
-        if (level === "none") cells.push("1");
+        if (level === "none") cells.push("1×");
         else cells.push(warm.length && base ? `${number(base / median(warm))}×` : "–");
         const row = side.querySelector(`[data-level="${level}"]`);
         cells.forEach((text, index) => {

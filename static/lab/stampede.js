@@ -16,9 +16,22 @@
     for (const part of parts) part.hidden = true;
   });
 
-  article.addEventListener("lab:row", ({ detail: { table } }) => {
+  article.addEventListener("lab:row", ({ detail: { table, key } }) => {
     for (const part of parts) part.hidden = part.dataset.part !== table;
+    const shown = article.querySelector(`[data-table="${table}"]`);
+    const heads = [...shown.tHead.rows[0].cells];
+    const cell = shown.querySelector(`[data-key="${CSS.escape(key)}"]`).cells[heads.findIndex((head) => "meter" in head.dataset)];
+    cell.append(meter(Number(cell.textContent)));
   });
+
+  /* A bar beside the number. Short is good: at best one computes. */
+  function meter(value) {
+    const bar = document.createElement("meter");
+    const max = Number(article.querySelector('[name="requests"]').value);
+    Object.assign(bar, { max, high: max / 2, low: 1, optimum: 0, value });
+    bar.ariaHidden = "true";
+    return bar;
+  }
 
   article.addEventListener("lab:burst", ({ detail: { guard, is_cold: isCold, values } }) => {
     let row = rows.find(({ name }) => name === guard);
