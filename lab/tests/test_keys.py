@@ -4,6 +4,7 @@ from django.core.cache import caches
 from django.test import RequestFactory, override_settings
 from django.utils.cache import get_cache_key
 
+from blog.tests.test_browser import BrowserTestCase
 from lab.keys import PARTS, django_keys
 from lab.tests import LabTestCase
 from mysite.private_redis import use_redis
@@ -168,3 +169,37 @@ class KeysTests(LabTestCase):
         ]
         self.assertEqual(len(keys), 2)
         self.assertTrue(all(map(PARTS.fullmatch, keys)), keys)
+
+
+class KeysInTheBrowserTests(BrowserTestCase, LabTestCase):
+    def why(self, page=None):
+        page = page or self.page
+        page.locator("[data-start]").click()
+        page.locator(".lab-parts").wait_for()
+        return page.locator(".lab-verdict").inner_text()
+
+    def test_open_it_and_ask_again(self):
+        self.page.goto("/lab/keys/")
+        self.assertIn("✗ A miss", self.why())
+
+        self.page.locator("main a", has_text="open it").click()
+        self.page.locator("h1", has_text="About").wait_for()
+        self.page.goto("/lab/keys/")
+
+        self.assertIn("✓ A hit", self.why())
+
+    def test_what_differs_is_said_with_a_sign(self):
+        self.page.goto("/about/")
+        self.page.goto("/lab/keys/")
+        self.page.locator(".lab-command", has_text="over https").click()
+        self.page.locator(".lab-parts").wait_for()
+
+        self.assertEqual(self.page.locator(".lab-differs td").first.inner_text(), "✗ differs")
+        self.assertEqual(self.page.locator(".lab-differs").count(), 1)
+
+    def test_a_phone_shows_all_of_it(self):
+        page = self.visitor(viewport={"width": 360, "height": 640})
+        page.goto("/lab/keys/")
+        self.why(page)
+
+        self.assertEqual(page.evaluate("document.documentElement.scrollWidth"), 360)

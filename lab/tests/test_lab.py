@@ -8,8 +8,10 @@ from unittest import skipUnless
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.test import SimpleTestCase
+from django.test import Client, SimpleTestCase
 
+from blog.tests.test_browser import BrowserTestCase
+from lab.experiment import with_code
 from lab.tests import LabTestCase
 from lab.urls import EXPERIMENTS
 from mysite.private_redis import PrivateRedis
@@ -21,7 +23,8 @@ import django
 django.setup()
 from django.test import Client
 client = Client(headers={"host": "127.0.0.1"})
-urls = ["/lab/", "/lab/race/", "/lab/wire/"]
+names = ["", "peel/", "race/", "stampede/", "leak/", "stale/", "outage/", "keys/", "wire/"]
+urls = [f"/lab/{name}" for name in names]
 print([client.get(url).status_code for url in urls], [client.post(url).status_code for url in urls])
 print('href="/lab/"' in client.get("/nonsense/").content.decode())
 """
@@ -43,14 +46,15 @@ class SwitchTests(SimpleTestCase):
     def test_off_nothing_of_it_is_there(self):
         statuses, is_linked = ask(self.home, LAB="0")
 
-        self.assertEqual(statuses, "[404, 404, 404] [404, 404, 404]")
+        self.assertEqual(statuses, f"{[404] * 9} {[404] * 9}")
         self.assertEqual(is_linked, "False")
 
     def test_on_it_is_there_and_linked(self):
         statuses, is_linked = ask(self.home, LAB="1")
 
         # A POST without fields is not what the forms want.
-        self.assertEqual(statuses, "[200, 200, 200] [405, 400, 400]")
+        # Peel has no form: its button asks for pages.
+        self.assertEqual(statuses, f"{[200] * 9} {[405, 200] + [400] * 7}")
         self.assertEqual(is_linked, "True")
 
     @skipUnless(Path("/proc").is_dir(), "needs Linux's list of processes")
@@ -115,6 +119,29 @@ class PageTests(LabTestCase):
                 self.assertEqual(page.status_code, 200)
                 self.assertContains(page, "lab/" + experiment.slug.replace("-", "_") + ".py")
 
+    def test_an_experiment_that_is_none_is_404(self):
+        for method in (self.client.get, self.client.post):
+            self.assertEqual(method("/lab/nonsense/").status_code, 404)
+
+    def test_no_other_method_is_allowed(self):
+        for experiment in EXPERIMENTS:
+            with self.subTest(experiment.slug):
+                response = self.client.delete(f"/lab/{experiment.slug}/")
+
+                self.assertEqual(response.status_code, 405)
+
+    def test_each_wants_a_csrf_token(self):
+        client = Client(enforce_csrf_checks=True)
+        for experiment in EXPERIMENTS:
+            with self.subTest(experiment.slug), self.assertLogs("django.security.csrf"):
+                self.assertEqual(client.post(f"/lab/{experiment.slug}/").status_code, 403)
+
+    def test_code_in_a_sentence_is_code_and_the_rest_is_text(self):
+        self.assertEqual(
+            with_code("Use `a<b>()`, not <b>."),
+            "Use <code>a&lt;b&gt;()</code>, not &lt;b&gt;.",
+        )
+
     def test_each_has_an_idea_of_two_sentences_and_something_to_take_home(self):
         for experiment in EXPERIMENTS:
             with self.subTest(experiment.slug):
@@ -127,3 +154,25 @@ class PageTests(LabTestCase):
                 page = self.client.get(f"/lab/{experiment.slug}/")
 
                 self.assertIn("no-store", page["Cache-Control"])
+
+
+class LabInTheBrowserTests(BrowserTestCase, LabTestCase):
+    """Every page of it, without a complaint of the browser: visitor() fails on those."""
+
+    def test_on_a_phone_nothing_hangs_over(self):
+        page = self.visitor(viewport={"width": 360, "height": 640})
+        for slug in ["", *(f"{experiment.slug}/" for experiment in EXPERIMENTS)]:
+            with self.subTest(slug):
+                page.goto(f"/lab/{slug}")
+
+                self.assertEqual(page.evaluate("document.documentElement.scrollWidth"), 360)
+
+    def test_the_button_is_in_sight_without_scrolling(self):
+        page = self.visitor(viewport={"width": 1280, "height": 800})
+        for experiment in EXPERIMENTS:
+            with self.subTest(experiment.slug):
+                page.goto(f"/lab/{experiment.slug}/")
+
+                button = page.locator("[data-start], [data-tour]").first
+                box = button.bounding_box()
+                self.assertLess(box["y"] + box["height"], 800)

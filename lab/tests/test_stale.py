@@ -2,12 +2,14 @@
 
 import re
 from html import unescape
+from unittest import mock
 
 from django.test import RequestFactory, SimpleTestCase
 from redis import Redis
 
 from blog.models import Comment, Post
 from blog.tests import CacheTestCase
+from blog.tests.test_browser import BrowserTestCase
 from lab import stale
 from lab.models import Price
 from lab.tests import LabTestCase
@@ -178,3 +180,19 @@ class SaveTests(LabTestCase):
         self.assertEqual(
             len({e["y"] for lv in drawn["levels"] for e in lv["entries"]}), len(labels)
         )
+
+
+class StaleInTheBrowserTests(BrowserTestCase, LabTestCase):
+    """The database in memory locks the table, so here the parts without threads are looked at."""
+
+    def test_on_a_phone_the_picture_says_what_the_table_says(self):
+        self.enterContext(mock.patch.object(stale, "stories", list))
+        page = self.visitor(viewport={"width": 360, "height": 700})
+        page.goto("/lab/stale/")
+        page.locator("[data-start]").click()
+
+        page.locator(".stale-picture").wait_for()
+        dropped = page.locator(".stale-picture td b").count()
+        self.assertEqual(page.locator(".stale-picture .stale-cross").count(), dropped)
+        self.assertGreater(dropped, 4)
+        self.assertEqual(page.evaluate("document.documentElement.scrollWidth"), 360)

@@ -148,7 +148,7 @@
       ring.classList.toggle("holds", Boolean(rings[name]));
       ring.classList.toggle("answered", who === name);
       row.classList.toggle("answered", who === name);
-      if (name !== "database") row.cells[1].textContent = rings[name] ? `made at ${rings[name].made}` : "nothing";
+      if (name !== "database") row.cells[1].textContent = rings[name] ? rings[name].made : "nothing";
       let word = "–";
       if (who === name) word = "✓ answered";
       else if (who && LEVELS.includes(name)) word = signed(words[name]);
