@@ -19,7 +19,7 @@ from django.http import StreamingHttpResponse
 
 RUNS = 2  # a process: each holds one of its threads for as long as it goes on
 HEARTBEAT = 1  # seconds between two lines at most
-LIMIT = 60  # seconds after which a run is ended, whatever it does
+LIMIT = 120  # seconds after which a run is ended, whatever it does
 logger = logging.getLogger(__name__)
 places = threading.BoundedSemaphore(RUNS)
 

@@ -331,7 +331,9 @@ def answer(request, post):
     saved = Post.objects.get(slug=post)
     try:
         played = [story.play(own_cache()) for story in stories()]
-        entries = dropped_by(saved, Visitor(request))
+        # One after another: what another run drops meanwhile would be laid to this one.
+        with lab_cache("stale").lock("turn", timeout=60):
+            entries = dropped_by(saved, Visitor(request))
         return {
             "stories": played,
             "stack": stack(),

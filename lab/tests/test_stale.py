@@ -11,6 +11,7 @@ from blog.models import Comment, Post
 from blog.tests import CacheTestCase
 from blog.tests.test_browser import BrowserTestCase
 from lab import stale
+from lab.caches import lab_cache
 from lab.models import Price
 from lab.tests import LabTestCase
 from lab.visitor import Visitor
@@ -162,6 +163,17 @@ class SaveTests(LabTestCase):
 
         self.assertEqual(Post.objects.values().get(pk=self.post.pk), before)
         self.assertEqual((Comment.objects.count(), Price.objects.count()), (0, 0))
+
+    def test_two_runs_drop_one_after_the_other(self):
+        turn, taken = lab_cache("stale").lock("turn"), []
+        self.enterContext(mock.patch.object(stale, "stories", list))
+        self.enterContext(
+            mock.patch.object(stale, "drop_as_a_save_does", lambda _: taken.append(turn.locked()))
+        )
+
+        self.client.post("/lab/stale/", {"post": "keys"})
+
+        self.assertEqual((taken, turn.locked()), ([True], False))
 
     def test_without_redis_it_says_so_and_leaves_no_row(self):
         with use_redis("redis://127.0.0.1:1"):
