@@ -291,32 +291,6 @@ LEVELS = {
     "fragment": "Fragment",
     "low-level": "Low-level",
 }
-LINE = 26  # SVG units
-
-
-def picture(entries):
-    """Return where the drawing has what: levels, with their entries, below each other."""
-    y, levels = LINE * 1.5, []
-    for level, name in LEVELS.items():
-        y += LINE
-        lines = [(label, fate) for of, label, fate in entries if of == level]
-        places = [
-            {
-                "label": label,
-                "fate": fate,
-                "y": y + LINE * (at + 1),
-                "text_y": y + LINE * (at + 1.2),
-            }
-            for at, (label, fate) in enumerate(lines)
-        ]
-        levels.append({"level": level, "name": name, "y": y, "text_y": y + 5, "entries": places})
-        y += LINE * (len(lines) + 0.5)
-    dropped = [entry["y"] for level in levels for entry in level["entries"] if is_dropped(entry)]
-    return {"levels": levels, "height": round(y + LINE), "trunk": max(dropped, default=0)}
-
-
-def is_dropped(entry):
-    return entry["fate"] == "dropped"
 
 
 # The page ---------------------------------------------------------------------------
@@ -338,8 +312,7 @@ def answer(request, post):
             "stories": played,
             "stack": stack(),
             "saved": saved,
-            "entries": [(LEVELS[level], name, fate) for level, name, fate in entries],
-            "picture": picture(entries),
+            "entries": [(level, LEVELS[level], name, fate) for level, name, fate in entries],
         }
     except (ConnectionInterrupted, RedisError):
         return {"problem": "Redis doesn’t answer, so there is nothing that could be stale."}

@@ -131,11 +131,11 @@ class RunTests(SimpleTestCase):
             self.assertEqual(self.lines(self.start("count"))[-1]["kind"], "end")
 
     def test_the_end_is_told_when_the_place_is_free(self):
-        is_free = threading.Event()
+        is_free, release = threading.Event(), run_module.places.release
         self.addCleanup(is_free.set)
         with (
             mock.patch.object(run_module, "HEARTBEAT", 0.01),
-            mock.patch.object(run_module.connections, "close_all", is_free.wait),
+            mock.patch.object(run_module.places, "release", lambda: is_free.wait(10) and release()),
         ):
             for line in self.start("count"):
                 if line == b"\n":  # A heartbeat: it waits, and nothing more was told.
