@@ -38,6 +38,26 @@ class KeysTests(LabTestCase):
 
         self.assertIsNone(self.client.get("/about/").get("Age"))
 
+    def test_a_cookie_that_the_page_varies_on_is_another_key(self):
+        request = RequestFactory().get("/about/", headers={"Cookie": "name=alice"})
+        header, page = django_keys(request, "Cookie")
+        caches["site"].set(header, ["HTTP_COOKIE"])
+        caches["site"].set(page, "the page")
+
+        response = self.ask("http://testserver/about/", cookie="name=bob", plain="on")
+
+        self.assertEqual(self.differing(response), ["Values of the headers in Vary, hashed"])
+        self.assertContains(response, "Cookie: name=bob")
+
+    def test_where_no_header_counts_it_says_so(self):
+        self.client.get("/about/")
+
+        rows = {row["part"]: row for row in self.ask("http://testserver/about/").context["rows"]}
+
+        vary = rows["Values of the headers in Vary, hashed"]
+        self.assertEqual(vary["means"], "of nothing: no header counts")
+        self.assertEqual(vary["their_means"], vary["means"])
+
     def test_the_key_is_the_one_in_redis(self):
         self.client.get("/about/")
 

@@ -106,6 +106,19 @@ class OutageTests(LabTestCase):
                 self.assertTrue(any(tick["open"] for tick in self.ticks(phase)))
                 self.assertFalse(all(tick["open"] for tick in self.ticks(phase + 1)))
 
+    def test_in_the_end_it_says_what_each_fault_left(self):
+        said = [line["text"] for line in self.lines if line["kind"] == "say"][-1]
+
+        hung = [self.row(1, crowd)["rate"] for crowd in (OURS, PLAIN)]
+        self.assertIn(f"while it hangs: {' and '.join(hung)}, it refuses: ", said)
+        self.assertIn("it is full: ", said)
+
+    def test_the_breaker_is_told_live(self):
+        told = [line["text"] for line in self.lines if line.get("name") == "breaker"]
+
+        self.assertEqual({"open", "closed"}, set(told))
+        self.assertEqual(told[-1], "closed")
+
     def test_refusing_it_leaves_both_with_pages_that_are_built(self):
         for crowd in (OURS, PLAIN):
             with self.subTest(crowd):

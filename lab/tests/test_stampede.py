@@ -59,6 +59,16 @@ class ColdTests(StampedeTestCase):
     def test_with_a_lock_and_a_second_look_one_computes(self):
         self.assertEqual(self.burst(stampede.locked).computed, 1)
 
+    def test_a_lock_whose_time_is_over_while_somebody_computes_is_no_error(self):
+        with self.cache_of(self.guard(stampede.locked)) as (_, cache):
+
+            def build():
+                cache.delete("lock:value")  # As Redis does when its time is over.
+                return "built"
+
+            self.assertEqual(stampede.locked(cache, "value", build), "built")
+            self.assertEqual(cache.get("value"), "built")
+
     def test_as_the_blog_does_it_one_computes(self):
         result = self.burst(stampede.as_the_blog_does)
 
@@ -151,6 +161,8 @@ class WholePageTests(StampedeTestCase):
     def test_plain_cache_page_builds_it_many_times_and_the_blogs_levels_once(self):
         lines = self.run_experiment("stampede", requests=8, part="pages")
 
+        said = [line["text"] for line in lines if line["kind"] == "say"]
+        self.assertIn("per view 1, whole site 1, fragment 1.", said[-1])
         computed = {name: cells[2] for name, cells in self.rows(lines, "pages").items()}
         self.assertGreater(computed.pop("cache_page"), 1)
         self.assertEqual(computed, {"per view": 1, "whole site": 1, "fragment": 1})
@@ -171,6 +183,35 @@ class PageTests(StampedeTestCase):
                 self.assertEqual(answer.status_code, 400)
                 self.assertIn(word, answer.json()["errors"]["requests"][0])
 
+    def test_a_run_tells_of_two_bursts_for_each_guard_and_leaves_no_key(self):
+        guards = [self.guard(ask) for ask in (stampede.unguarded, stampede.as_the_blog_does)]
+        self.enterContext(mock.patch.object(stampede, "GUARDS", guards))
+        self.enterContext(mock.patch.object(stampede, "FRESH", 1))
+
+        lines = self.run_experiment("stampede", requests=6, part="bursts")
+
+        rows = self.rows(lines, "bursts")
+        self.assertEqual(
+            list(rows),
+            [
+                *("get_or_set cold", "get_or_set just after expiry"),
+                *("the blog’s cold", "the blog’s in the last second"),
+            ],
+        )
+        computed = {key: cells[2] for key, cells in rows.items()}
+        self.assertGreater(computed["get_or_set cold"], 1)
+        self.assertGreater(computed["get_or_set just after expiry"], 1)
+        self.assertEqual(computed["the blog’s cold"], 1)
+        self.assertEqual(computed["the blog’s in the last second"], 1)
+        self.assertEqual(rows["the blog’s in the last second"][-1], 5)  # old answers
+        said = [line["text"] for line in lines if line["kind"] == "say"]
+        self.assertIn("Of 6 requests for a cold key, so many computed: get_or_set ", said[-1])
+        self.assertIn("the blog’s 1.", said[-1])
+        self.assertEqual(Redis.from_url(settings.REDIS_URL, db=stampede.DATABASE).dbsize(), 0)
+
+    def test_the_95_percent_of_twenty_is_the_last_but_one(self):
+        self.assertEqual(stampede.p95(list(range(20, 0, -1))), 19)
+
     def test_a_run_tells_of_each_guard_that_can_die_and_leaves_no_key(self):
         for module, name in ((stampede, "LOCK"), (stampede, "FRESH"), (blogs, "BUILD_TIMEOUT")):
             self.enterContext(mock.patch.object(module, name, 1))
@@ -180,6 +221,8 @@ class PageTests(StampedeTestCase):
         rows = self.rows(lines, "dead")
         self.assertEqual(list(rows), ["lock", "stale, add", "the blog’s"])
         self.assertEqual([cells[1] for cells in rows.values()], [1, 1, 1])
+        said = [line["text"] for line in lines if line["kind"] == "say"]
+        self.assertRegex(said[-1], r"the next one computed: lock after \d\.\d s, stale, add after")
         self.assertEqual(lines[-1], {"kind": "end"})
         self.assertEqual(Redis.from_url(settings.REDIS_URL, db=stampede.DATABASE).dbsize(), 0)
 
@@ -222,6 +265,8 @@ class StampedeInTheBrowserTests(BrowserTestCase, LabTestCase):
 
         rows = self.page.locator('[data-table="pages"] tbody th').all_inner_texts()
         self.assertEqual(rows, ["cache_page", "per view", "whole site", "fragment"])
+        bars = self.page.locator('[data-table="pages"] meter')
+        self.assertEqual([bar.evaluate("bar => bar.value") for bar in bars.all()][1:], [1, 1, 1])
 
     def test_too_many_are_refused_where_they_were_typed(self):
         self.page.goto("/lab/stampede/")
