@@ -1,5 +1,6 @@
 """The lab as a whole: there with LAB=1, gone with LAB=0, and the same for each experiment."""
 
+import re
 import socket
 import time
 from contextlib import suppress
@@ -8,8 +9,10 @@ from unittest import skipUnless
 from urllib.parse import urlencode
 
 from django.conf import settings
+from django.core.cache import caches
 from django.test import Client, SimpleTestCase
 
+from blog.tests import CacheTestCase
 from blog.tests.test_browser import BrowserTestCase
 from lab.experiment import with_code
 from lab.tests import LabTestCase
@@ -154,6 +157,48 @@ class PageTests(LabTestCase):
                 page = self.client.get(f"/lab/{experiment.slug}/")
 
                 self.assertIn("no-store", page["Cache-Control"])
+
+
+class BlogEntriesTests(LabTestCase):
+    """What the blog keeps is left alone. Stale says what it drops; Outage has its own Redis."""
+
+    RUN = "0123456789ab"
+    make_post = CacheTestCase.make_post
+
+    def setUp(self):
+        super().setUp()
+        self.make_post("keys", tags=["redis"])
+        for path in ("/", "/about/", "/feed/", "/posts/keys/", "/archive/", "/search/?q=keys"):
+            self.client.get(path)
+        self.before = self.entries()
+
+    def entries(self):
+        """Return {(alias, key): value} of what isn't the lab's."""
+        found = {}
+        for alias in caches:
+            redis = caches[alias].client.get_client()
+            for key in redis.scan_iter(count=1000):
+                if not re.search(b"lab[-_]", key):
+                    found[alias, key] = redis.get(key)
+        return found
+
+    def test_each_leaves_the_blogs_entries_as_they_are(self):
+        for slug, data in (
+            ("leak", {"page": "greeting"}),
+            ("keys", {"url": "http://testserver/about/"}),
+            ("wire", {"command": "DEL search:index", "scratch": self.RUN}),
+            ("peel/drop/" + self.RUN, {"all": "1"}),
+            ("race/drop", {"run": self.RUN, "rounds": "1"}),
+        ):
+            with self.subTest(slug):
+                self.assertIn(self.client.post(f"/lab/{slug}/", data).status_code, (200, 204))
+                self.assertEqual(self.entries(), self.before)
+
+    def test_a_stampede_leaves_them_too(self):
+        self.run_experiment("stampede", requests=2, part="pages")
+
+        after = self.entries()
+        self.assertEqual({key: after.get(key) for key in self.before}, self.before)
 
 
 class LabInTheBrowserTests(BrowserTestCase, LabTestCase):
