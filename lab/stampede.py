@@ -154,7 +154,7 @@ GUARDS = [
         "just after expiry",
         {"CLIENT_CLASS": "django_redis.client.HerdClient"},
     ),
-    Guard("stale, add", stale_while_renewed, when_stale, "just after expiry", has_right=True),
+    Guard("stale + add", stale_while_renewed, when_stale, "just after expiry", has_right=True),
     Guard("XFetch", early, shortly_before, "shortly before expiry"),
     Guard("the blog’s", as_the_blog_does, in_the_last_second, "in the last second", SAFE, True),
 ]

@@ -124,6 +124,11 @@ class OutageTests(LabTestCase):
             with self.subTest(crowd):
                 self.assertGreater(self.arrived(3, crowd), 0)
 
+    def test_full_it_refuses_what_is_to_be_kept(self):
+        refused = [line for line in self.logs if "used memory > 'maxmemory'" in line]
+
+        self.assertTrue(refused, self.logs)
+
     def test_full_it_is_not_down(self):
         self.assertFalse(any(tick["open"] for tick in self.ticks(5)))
         for crowd in (OURS, PLAIN):

@@ -250,9 +250,7 @@ class PeelInTheBrowserTests(BrowserTestCase, LabTestCase):
 
         remarks = self.page.locator(".peel-remark").all_inner_texts()
         seconds = settings.CACHE_MIDDLEWARE_SECONDS
-        self.assertIn(
-            f"120 s of the view’s max-age, not the site level’s own {seconds} s", remarks[0]
-        )
+        self.assertIn(f"lives 120\xa0s, the view’s max-age, not its own {seconds}\xa0s", remarks[0])
         self.assertIn("a view hit does not fill it", remarks[1])
 
     def test_hit_and_miss_are_words_and_signs(self):

@@ -219,10 +219,12 @@ class PageTests(StampedeTestCase):
         lines = self.run_experiment("stampede", requests=2, part="dead")
 
         rows = self.rows(lines, "dead")
-        self.assertEqual(list(rows), ["lock", "stale, add", "the blog’s"])
+        self.assertEqual(list(rows), ["lock", "stale + add", "the blog’s"])
         self.assertEqual([cells[1] for cells in rows.values()], [1, 1, 1])
         said = [line["text"] for line in lines if line["kind"] == "say"]
-        self.assertRegex(said[-1], r"the next one computed: lock after \d\.\d s, stale, add after")
+        self.assertRegex(
+            said[-1], r"the next one computed: lock after \d\.\d s, stale \+ add after"
+        )
         self.assertEqual(lines[-1], {"kind": "end"})
         self.assertEqual(Redis.from_url(settings.REDIS_URL, db=stampede.DATABASE).dbsize(), 0)
 

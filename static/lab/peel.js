@@ -103,7 +103,7 @@
     if (who === "browser") return LEVELS.some((level) => !rings[level]) ? "It hears of no drop: nobody was asked." : "Nobody was asked.";
     if (who === "view" && !rings.site) return "The site level is still empty: a view hit does not fill it.";
     if (words.site === "miss" && rings.site) {
-      return `Each ring outside of it is filled again. The site entry gets the ${rings.site.left} s of the view’s max-age, not the site level’s own ${form.dataset.siteSeconds} s.`;
+      return `Each ring outside of it is filled again. The site entry lives ${rings.site.left}\u00a0s, the view’s max-age, not its own ${form.dataset.siteSeconds}\u00a0s.`;
     }
     return "";
   }
