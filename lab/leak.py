@@ -404,7 +404,7 @@ experiment = Experiment(
         "Keep what is the same for everybody, as a page or a part. Make the rest for each request.",
     ),
     code=(
-        *(name_of, *map(inspect.unwrap, VIEWS[:4])),
+        *(*map(inspect.unwrap, VIEWS[:4]), name_of),
         *(show_form, *map(inspect.unwrap, VIEWS[4:])),
         *(cache_page, LabCacheMiddleware, Stage, play),
     ),
