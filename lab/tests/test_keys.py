@@ -19,6 +19,11 @@ class KeysTests(LabTestCase):
     def differing(self, response):
         return [row["part"] for row in response.context["rows"] if row["differs"]]
 
+    def nearest(self, response):
+        """Return what the nearest key's URL means."""
+        (url,) = (row for row in response.context["rows"] if row["part"] == "URL, hashed")
+        return url["their_means"]
+
     def test_the_keys_are_those_that_django_uses(self):
         request = RequestFactory().get("/about/")
         header, page = django_keys(request, "Accept-Language, Cookie")
@@ -80,8 +85,14 @@ class KeysTests(LabTestCase):
 
         response = self.ask("https://testserver/about/")
 
-        (url,) = (row for row in response.context["rows"] if row["part"] == "URL, hashed")
-        self.assertEqual(url["their_means"], "http://testserver/about/")
+        self.assertEqual(self.nearest(response), "http://testserver/about/")
+
+    def test_the_nearest_key_may_be_that_of_https(self):
+        self.client.get("/about/", secure=True)
+
+        response = self.ask("http://testserver/about/")
+
+        self.assertEqual(self.nearest(response), "https://testserver/about/")
 
     def test_one_press_explains_a_page_of_the_blog(self):
         form = self.client.get("/lab/keys/").context["form"]
