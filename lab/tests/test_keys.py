@@ -19,6 +19,13 @@ class KeysTests(LabTestCase):
     def differing(self, response):
         return [row["part"] for row in response.context["rows"] if row["differs"]]
 
+    def keep_varied(self, header, value):
+        """Store a page that varies on a header, as Django does."""
+        request = RequestFactory().get("/about/", headers={header: value})
+        names, page = django_keys(request, header)
+        caches["site"].set(names, [f"HTTP_{header.upper().replace('-', '_')}"])
+        caches["site"].set(page, "the page")
+
     def nearest(self, response):
         """Return what the nearest key's URL means."""
         (url,) = (row for row in response.context["rows"] if row["part"] == "URL, hashed")
@@ -44,10 +51,7 @@ class KeysTests(LabTestCase):
         self.assertIsNone(self.client.get("/about/").get("Age"))
 
     def test_a_cookie_that_the_page_varies_on_is_another_key(self):
-        request = RequestFactory().get("/about/", headers={"Cookie": "name=alice"})
-        header, page = django_keys(request, "Cookie")
-        caches["site"].set(header, ["HTTP_COOKIE"])
-        caches["site"].set(page, "the page")
+        self.keep_varied("Cookie", "name=alice")
 
         response = self.ask("http://testserver/about/", cookie="name=bob", plain="on")
 
@@ -120,10 +124,7 @@ class KeysTests(LabTestCase):
         self.assertEqual(self.differing(response), ["URL, hashed"])
 
     def test_a_page_that_varies_differs_in_the_header(self):
-        request = RequestFactory().get("/about/", headers={"Accept-Language": "en"})
-        header, page = django_keys(request, "Accept-Language")
-        caches["site"].set(header, ["HTTP_ACCEPT_LANGUAGE"])
-        caches["site"].set(page, "the page")
+        self.keep_varied("Accept-Language", "en")
 
         response = self.ask("http://testserver/about/", language="de", plain="on")
 
