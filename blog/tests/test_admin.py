@@ -30,6 +30,12 @@ class AdminTests(CacheTestCase):
             with self.subTest(url):
                 self.assertEqual(self.client.get(url).status_code, 200)
 
+    def test_they_have_an_icon_so_that_no_browser_asks_for_another(self):
+        for url in ["/admin/", "/admin/login/", *PAGES]:
+            with self.subTest(url):
+                client = self.client_class() if "login" in url else self.client
+                self.assertContains(client.get(url), '<link rel="icon"', 1)
+
     def test_readers_are_sent_to_the_login(self):
         for client in (self.client_class(), self.client_class()):
             for url in PAGES:
