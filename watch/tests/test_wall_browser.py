@@ -352,7 +352,30 @@ class FallbackTests(BrowserCase):
             self.open("Redis does not answer")
 
             self.has("#notice", "Redis does not answer")
+            self.has("#workers", "No event: they come by way of Redis.")
             self.page.context.close()
+
+
+class EmptyTests(BrowserCase):
+    """Before anything has happened, and without the script."""
+
+    def test_it_says_what_to_do(self):
+        self.open()
+
+        self.has("#workers", "No event yet. Open a page of the site in another tab.")
+        self.has("#keys-note", "No key yet. A page that is asked for brings some.")
+
+    def test_without_javascript_it_shows_no_counts_and_the_recipe(self):
+        context = self.browser.new_context(java_script_enabled=False)
+        self.addCleanup(context.close)
+        page = context.new_page()
+
+        page.goto(f"{self.server.url}/watch/")
+
+        self.assertIn("drawn by a script", page.inner_text("main"))
+        self.assertIn(f"curl -s -o /dev/null -D - {self.server.url}/", page.inner_text("main"))
+        self.assertNotIn("misses", page.inner_text("main"))
+        self.assertNotIn("No event", page.inner_text("main"))
 
 
 class NarrowTests(BrowserCase):

@@ -562,8 +562,9 @@
     }
     const others = total - aside - shown;
     if (shown) parts.push(`${several(shown, "key")} listed${others > 0 ? ` and about ${whole.format(others)} more` : ""}.`);
+    else if (model.state?.redis === "up" && model.state.levels) parts.push("No key yet. A page that is asked for brings some.");
     if (aside) parts.push(`${whole.format(aside)} are bookkeeping, and not listed.`);
-    parts.push("At zero a key can’t be read any more, and is “due” until Redis says that it expired.");
+    if (shown) parts.push("At zero a key can’t be read any more, and is “due” until Redis says that it expired.");
     say(byId("keys-note"), parts.join(" "));
   }
 
@@ -597,6 +598,9 @@
     notice.hidden = !words;
     notice.dataset.kind = isDown() ? "down" : "";
     say(notice, words);
+    if (!model.workers.size) {
+      say(byId("workers"), isDown() ? "No event: they come by way of Redis." : "No event yet. Open a page of the site in another tab.");
+    }
   }
 
   // Each process has its own, and tells of it when the wall happens to ask it.
