@@ -68,9 +68,9 @@ class Listing:
     lines: list
 
     @property
-    def asked(self):
-        """Return whether any of the lines asked the cache."""
-        return any(line.words for line in self.lines)
+    def marked(self):
+        """Return the lines that asked the cache."""
+        return [line for line in self.lines if line.words]
 
 
 @require_safe
@@ -86,6 +86,7 @@ def code(request):
     context = {
         "path": path,
         "listings": listings,
+        "marked": any(listing.marked for listing in listings),
         "answered": answered if answered in ("browser", *config().levels) else "",
         "middleware": middleware_line(request.GET),
     }
@@ -180,7 +181,7 @@ def templates_of(view, source, asked):
         # Appended to, while the loop runs: what a template names is looked at too.
         names += [other for other in named_in(template) if other not in names]
     listings = {name: listing("Template", file, asked, name=name) for name, file in found.items()}
-    return [entry for name, entry in listings.items() if name in own or entry.asked]
+    return [entry for name, entry in listings.items() if name in own or entry.marked]
 
 
 def named_in(template):

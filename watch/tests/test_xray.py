@@ -105,7 +105,7 @@ class RingTests(XrayTestCase):
         self.open("/posts/keys/")
 
         self.assertRing("site", "bypass", "The view level keeps this page")
-        self.assertRing("view", "hit", r"\d min left [\d.]+ KB [\d.]+ ms blog/views\.py:\d+$")
+        self.assertRing("view", "hit", r"\d min \d+ s left [\d.]+ KB [\d.]+ ms blog/views\.py:\d+$")
         self.assertNotReached("fragment low-level", "view")
 
     def test_fragments_some_kept_some_not(self):
@@ -128,7 +128,9 @@ class RingTests(XrayTestCase):
         self.assertRing("fragment", "idle", "not used")
         self.assertRing("low-level", "hit", r"search:generation .*blog/caching\.py:\d+")
         self.assertRing(
-            "low-level", "hit", r"search:results:[0-9a-f]{8}… blog/search\.py:\d+ \d+ min left"
+            "low-level",
+            "hit",
+            r"search:results:[0-9a-f]{8}… blog/search\.py:\d+ \d+ min \d+ s left",
         )
 
     def test_keys_that_one_line_asked_for_are_one_entry(self):
@@ -251,11 +253,25 @@ class RingTests(XrayTestCase):
         after = left.inner_text()
         self.assertLess(int(after.split()[0]), int(before.split()[0]))
 
+    def test_a_time_of_minutes_runs_down_too(self):
+        self.get("/posts/keys/")
+
+        self.open("/posts/keys/")
+        left = self.page.locator('#xray [data-level="view"] .xray-numbers span').first
+        before = left.inner_text()
+
+        self.assertRegex(before, r"^\d+ min \d+ s left$")
+        self.page.wait_for_function(
+            "before => document.querySelector('[data-level=view] .xray-numbers span')"
+            ".textContent !== before",
+            arg=before,
+        )
+
     def test_its_own_cost(self):
         self.open("/")
 
         facts = self.page.locator(".xray-facts").inner_text()
-        self.assertRegex(facts, r"^[\d.]+ ms in Django, [\d.]+ of it watching$")
+        self.assertRegex(facts, r"^[\d.]+ ms in Django, [\d.]+ ms of it watching$")
 
     def test_five_rings_as_a_figure(self):
         self.open("/")
@@ -316,7 +332,23 @@ class FragmentTests(XrayTestCase):
         self.open("/archive/")
 
         self.assertEqual(self.tag("archive_months")[0], "down")
+        self.assertIn("Redis down", self.tag("archive_months")[1])
         self.assertIn("not told", self.tag("archive_month")[1])
+
+    def test_what_became_of_it_covers_no_name(self):
+        names = ("archive_month", "archive_months", "archive_discussed")
+        for width, word in ((1280, "down"), (1280, "miss"), (360, "down"), (360, "hit")):
+            keys = "".join(f', f;desc="{word} template.cache.{name}.1 a.html:1"' for name in names)
+            page = self.visitor(viewport={"width": width, "height": 700})
+            self.answer_with(page, {"server-timing": f'req;desc="a@1"{keys}'}, "/archive/")
+            self.open("/archive/", page)
+            for fragment in page.locator("[data-fragment]").all():
+                with self.subTest(
+                    width=width, word=word, name=fragment.get_attribute("data-fragment")
+                ):
+                    name = fragment.locator(".fragment-caption code").bounding_box()
+                    tag = fragment.locator(".xray-tag").bounding_box()
+                    self.assertLessEqual(name["x"] + name["width"], tag["x"])
 
 
 class OtherNamesTests(XrayTestCase):
@@ -631,6 +663,46 @@ class CodeTests(XrayTestCase):
 
         marked = self.page.locator(".watch-asked").all_inner_texts()
         self.assertTrue(any("cache.get_many(" in line for line in marked), marked)
+
+    def test_a_list_above_it_leads_to_each_line(self):
+        self.get("/archive/")
+        self.open("/archive/")
+        self.page.get_by_role("link", name="Show the code").click()
+        self.page.wait_for_selector(".watch-code")
+
+        links = self.page.locator(".watch-marked a")
+        self.assertEqual(links.count(), 3)
+        links.last.click()
+
+        line = self.page.locator(".watch-line:target")
+        self.assertIn("archive_discussed", line.inner_text())
+        self.assertLess(line.bounding_box()["y"], 720)
+
+    def test_two_answers_of_one_line_stand_side_by_side(self):
+        line = "templates/blog/archive.html:1"
+        page = self.visitor(viewport={"width": 360, "height": 640})  # Where both stick.
+
+        page.goto(f"/watch/code?path=/archive/&hit={line}&miss={line}")
+
+        hit, miss = (
+            page.locator(f".watch-asked .watch-{word}").bounding_box() for word in ("hit", "miss")
+        )
+        self.assertGreaterEqual(miss["x"], hit["x"] + hit["width"])
+
+    def test_where_one_alias_keeps_pages_and_values(self):
+        timing = (
+            'app;dur=1, req;desc="a@1", site;dur=1;desc="2/3 n=3 ttl=9 b=9 at=mysite/settings.py:1"'
+            ', l;dur=1;desc="hit price blog/search.py:5 in=site ttl=9 b=9"'
+            ', l;dur=1;desc="hit offer blog/search.py:6 in=site ttl=9 b=9"'
+        )
+        self.answer_with(self.page, {"server-timing": timing})
+        self.open("/about/")
+
+        self.assertRing("site", "mixed", "2/3 hit .* 2 keys")
+        link = self.page.get_attribute(".xray-code", "href")
+        self.assertIn("miss=mysite%2Fsettings.py%3A1", link)
+        self.assertIn("hit=blog%2Fsearch.py%3A5", link)
+        self.assertIn("hit=blog%2Fsearch.py%3A6", link)
 
     def test_it_fits_a_phone(self):
         page = self.visitor(viewport={"width": 360, "height": 640})

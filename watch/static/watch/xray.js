@@ -202,7 +202,13 @@
     return `${Math.floor(seconds / 86400)} d`;
   }
 
-  const left = (seconds) => (seconds > 0 ? `${duration(seconds)} left` : "due");
+  /** With seconds for less than an hour, so that it is seen to run down. */
+  function left(seconds) {
+    if (seconds <= 0) return "due";
+    const rest = seconds >= 120 && seconds < 3600 ? ` ${seconds % 60} s` : "";
+    return `${duration(seconds)}${rest} left`;
+  }
+
   const ago = (seconds) => `${duration(Math.max(0, seconds))} ago`;
 
   function headline({ answered, rings }) {
@@ -276,7 +282,7 @@
       facts.push("Django was not asked");
     } else {
       if (found.app !== undefined) facts.push(`${milliseconds(found.app)} in Django`);
-      if (found.cost !== undefined) facts.push(`${found.cost.toFixed(2)} of it watching`);
+      if (found.cost !== undefined) facts.push(`${milliseconds(found.cost)} of it watching`);
     }
     const answering = found.rings.find((ring) => ring.name === found.answered);
     const short = make("span", { class: "xray-short" });
@@ -408,7 +414,7 @@
       if (lifetime > 0 && found.born) {
         kept = (time) => {
           const rest = lifetime - (time - found.born);
-          return rest > 0 ? `${duration(rest)} left` : "its time is over";
+          return rest > 0 ? left(rest) : "its time is over";
         };
         tick(Math.floor(Date.now() / 1000));
       }
@@ -438,13 +444,15 @@
         make("span", {}, nameOf(key), group.length > 1 ? ` and ${group.length - 1} more` : "", key.collapsed ? ` ${WAITED}` : ""), " ",
         make("span", { class: "xray-where" }, make("code", {}, key.at), " ", rest)));
     }
-    const missing = (ring.lookups ?? 0) - ring.keys.length;
+    // Where one alias keeps pages and values, the page is one of the lookups and none of the keys.
+    const lookups = (ring.lookups ?? ring.keys.length) - (ring.page ? 1 : 0);
+    const missing = lookups - ring.keys.length;
     if (found.dropped && missing > 0) {
       list.append(make("li", {}, `${missing} more, for which the header had no room`));
     }
     const keys = ring.keys.length && ring.keys.every((key) => key.fragment) ? "fragments" : "keys";
     const few = list.children.length < 5 ? { open: "" } : {};
-    return make("details", { class: "xray-details", ...few }, make("summary", {}, `${ring.lookups ?? ring.keys.length} ${keys}`), list);
+    return make("details", { class: "xray-details", ...few }, make("summary", {}, `${lookups} ${keys}`), list);
   }
 
   /** The code viewer, with each line that asked and what it got. */
@@ -452,8 +460,10 @@
     const query = new URLSearchParams({ path: location.pathname });
     if (found.answered) query.set("answered", found.answered);
     for (const ring of found.rings) {
-      const asked = ring.page ? [{ word: ring.state, at: ring.at }] : ring.keys;
-      for (const { word: got, at } of ring.name === "browser" ? [] : asked) {
+      if (ring.name === "browser") continue;
+      // A level of pages and values: had the page been a hit, nobody had asked for the values.
+      const page = ring.page ? [{ word: ring.state === "mixed" ? "miss" : ring.state, at: ring.at }] : [];
+      for (const { word: got, at } of [...page, ...ring.keys]) {
         if (at) query.append(got, at);
       }
     }
@@ -470,7 +480,7 @@
       const outer = element.parentElement.closest("[data-fragment]");
       let state = key?.word ?? "unknown";
       let inside = "";
-      let says = { hit: "hit", miss: "miss", down: "Redis down" }[state];
+      let says = { hit: "hit", miss: "miss", down: "down" }[state];
       if (found.answered) {
         state = "frozen";
         says = "frozen";
@@ -492,7 +502,7 @@
           age.textContent = ago(time - rendered);
         });
       }
-      const tag = make("p", { class: "xray-tag" }, make("b", {}, SIGNS[state] ? make("span", { "aria-hidden": "true" }, `${SIGNS[state]} `) : "", says, make("span", { class: "xray-wide" }, inside)),
+      const tag = make("p", { class: "xray-tag" }, make("b", {}, SIGNS[state] ? make("span", { "aria-hidden": "true" }, `${SIGNS[state]} `) : "", state === "down" ? make("span", { class: "xray-wide" }, "Redis ") : "", says, make("span", { class: "xray-wide" }, inside)),
         rendered ? make("span", {}, " · ", make("span", { class: "xray-wide" }, "rendered "), age) : null);
       tag.classList.toggle("xray-slim", element.offsetWidth < 420);
       element.append(tag);
