@@ -13,6 +13,7 @@ from django.core.cache import caches
 from watch.feed import connect
 from watch.tests import MIDDLEWARE
 from watch.tests.walls import ONLY_SELF, Listening, Threads, WallTestCase, a_request, needs_gunicorn
+from watch.wall import places, reader
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -224,6 +225,16 @@ class WallTests(BrowserCase):
         self.assertEqual(regions.count(), 1)
         self.assertEqual(regions.get_attribute("aria-live"), "polite")
 
+    def test_every_15_seconds_the_region_sums_up(self):
+        self.page.clock.install()
+        self.open()
+        self.publish(a_request("/a/"), a_request("/b/", word="miss"))
+        self.has(".event", "/b/")
+
+        self.page.clock.fast_forward(15_000)
+
+        self.has("#news", "Last 15 seconds: 2 requests, 1 hit, 1 miss, 0 keys gone.")
+
     def test_a_key_is_shown_and_expired(self):
         caches["default"].set("answer", 42, 60)
         self.open()
@@ -265,6 +276,106 @@ class WallTests(BrowserCase):
 
         for name in ("Skip to ", "Pause", "Back to ", "The same", "Show "[:5].strip()):
             self.assertTrue(any(text.startswith(name) for text in reached), (name, reached))
+
+
+class ResumeTests(BrowserCase):
+    """A wall that was cut off knows afterwards what it had known without."""
+
+    def setUp(self):
+        super().setUp()
+        # The tab of another test has its place until the server notices that it was closed.
+        self.eventually(lambda: not places._taken)
+
+    def numbers(self):
+        """Return what the rows say, the oldest first."""
+        names = self.page.locator(".event .what").all_inner_texts()
+        return [int(name.split("/")[1]) for name in reversed(names)]
+
+    @mock.patch("watch.wall.LIFETIME", 0.3)
+    def test_a_stream_that_ends_is_resumed_without_loss_or_repeat(self):
+        streams = []
+        self.page.on(
+            "request",
+            lambda request: (
+                streams.append(request.headers.get("last-event-id"))
+                if "/watch/stream" in request.url
+                else None
+            ),
+        )
+        self.open()
+
+        # Two to the power of each number: the sum has each of them once, or is another.
+        for number in range(40):
+            event = a_request(f"/{number}/")
+            event["levels"][0]["hits"] = 2**number
+            self.publish(event)
+            self.page.wait_for_timeout(50)  # Lets playwright take in what the browser tells.
+
+        self.has("#facts", "40 events")
+        self.assertEqual(self.card()[0], f"{2**40 - 1:,}")
+        self.assertGreater(len(streams), 2)
+
+    def hide(self, hidden):
+        self.page.evaluate(
+            """hidden => {
+              Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+              document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            hidden,
+        )
+
+    def test_a_hidden_tab_gives_its_place_away_and_catches_up(self):
+        self.page.clock.install()
+        self.open()
+        self.publish(a_request("/0/"))
+        self.has(".event", "/0/")
+
+        self.hide(True)
+        self.page.clock.fast_forward(30_000)
+        # Free: nobody else would get it before.
+        self.eventually(lambda: self.has_a_place())
+        self.publish(a_request("/1/"), a_request("/2/"))
+        self.hide(False)
+
+        self.has(".event", "/2/")
+        self.assertEqual(self.numbers(), [0, 1, 2])
+
+    def has_a_place(self):
+        other = Listening(self.server)
+        other.close()
+        return other.status == 200
+
+    def test_once_there_is_a_place_it_takes_it(self):
+        other = Listening(self.server)
+        self.page.clock.install()
+        self.open("Live, asking every 2 seconds")
+        self.publish(a_request("/0/"))
+        self.has(".event", "/0/")
+
+        other.close()
+        self.eventually(lambda: not places._taken)
+        self.page.clock.fast_forward(61_000)
+        self.page.clock.fast_forward(2_500)
+
+        self.page.locator("#state[data-state=live]").wait_for()
+        self.publish(a_request("/1/"))
+        self.has(".event", "/1/")
+        self.assertEqual(self.numbers(), [0, 1])
+
+    @mock.patch("watch.listener._logger")
+    @mock.patch("watch.feed._logger")
+    def test_when_redis_is_back_so_is_the_wall(self, *loggers):
+        self.page.clock.install()
+        with self.settings(WATCH={"STREAM_URL": "unix:///nowhere/redis.sock"}):
+            self.open("Redis does not answer")
+        reader.forget()
+
+        self.page.clock.fast_forward(12_000)
+
+        self.page.locator("#state[data-state=live]").wait_for()
+        self.assertFalse(self.page.locator("#notice").is_visible())
+        self.publish(a_request("/0/"))
+        self.has(".event", "/0/")
 
 
 @needs_gunicorn
