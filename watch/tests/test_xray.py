@@ -394,6 +394,18 @@ class HeaderTests(XrayTestCase):
 
         self.assertRing("site", "miss", "Kept from now on")
 
+    def test_a_copy_of_another_size_is_an_older_answer_and_not_taken_for_this_one(self):
+        self.page.add_init_script(NO_SERVER_TIMING)
+        self.page.add_init_script(
+            "Object.defineProperty(PerformanceResourceTiming.prototype, 'decodedBodySize',"
+            " {get: () => 7})"
+        )
+
+        self.open("/about/")
+
+        self.assertEqual(self.page.locator("#xray [data-level]").count(), 0)
+        self.assertIn("Server-Timing", self.page.inner_text("#xray"))
+
     def test_a_browser_that_hides_them_and_keeps_no_copy_is_told_what_to_do(self):
         # Not visitor(): the console says that there is no copy.
         page = self.browser.new_page(base_url=self.live_server_url)
