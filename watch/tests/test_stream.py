@@ -315,8 +315,11 @@ class RedisAwayTests(WatchTestCase):
     def test_a_redis_that_failed_is_left_alone_for_a_moment(self, logger):
         self.client.get("/watch/events")
 
-        with mock.patch("watch.wall.connect", side_effect=AssertionError):
+        with mock.patch.object(wall.reader, "after") as ask:
             self.assertEqual(self.client.get("/watch/events").json()["redis"], "down")
+            self.assertEqual(self.client.get("/watch/stream").status_code, 204)
+
+        ask.assert_not_called()
 
 
 class NothingWatchedTests(WatchTestCase):

@@ -271,7 +271,7 @@ class RingTests(XrayTestCase):
         self.open("/")
 
         facts = self.page.locator(".xray-facts").inner_text()
-        self.assertRegex(facts, r"^[\d.]+ ms in Django, [\d.]+ ms of it watching$")
+        self.assertRegex(facts, r"^[\d.]+ ms in Django, [\d.]+\sms of it watching$")
 
     def test_five_rings_as_a_figure(self):
         self.open("/")
@@ -700,6 +700,18 @@ class CodeTests(XrayTestCase):
             page.locator(f".watch-asked .watch-{word}").bounding_box() for word in ("hit", "miss")
         )
         self.assertGreaterEqual(miss["x"], hit["x"] + hit["width"])
+
+    def test_what_a_line_got_covers_none_of_it(self):
+        self.page.goto("/watch/code?path=/archive/&hit=templates/blog/archive.html:1")
+
+        room = self.page.locator(".watch-asked").evaluate("""line => {
+          const got = line.querySelector(".watch-got");
+          const code = document.createRange();
+          code.selectNodeContents(line);
+          code.setEndBefore(line.querySelector(".watch-words"));
+          return got.getBoundingClientRect().left - code.getBoundingClientRect().right;
+        }""")
+        self.assertGreater(room, 0)
 
     def test_where_one_alias_keeps_pages_and_values(self):
         timing = (

@@ -282,7 +282,7 @@
       facts.push("Django was not asked");
     } else {
       if (found.app !== undefined) facts.push(`${milliseconds(found.app)} in Django`);
-      if (found.cost !== undefined) facts.push(`${milliseconds(found.cost)} of it watching`);
+      if (found.cost !== undefined) facts.push(`${milliseconds(found.cost).replace(" ", "\u00a0")} of it watching`);
     }
     const answering = found.rings.find((ring) => ring.name === found.answered);
     const short = make("span", { class: "xray-short" });
