@@ -271,6 +271,17 @@ class ExpireTests(WallTestCase):
 
         self.eventually(lambda: caches["default"].get("answer") is None)
 
+    def test_the_list_of_keys_is_made_anew(self):
+        caches["default"].set("answer", 42, 60)
+        kept_state.forget()
+
+        with mock.patch("watch.wall.STATE_AGE", 60):
+            before = self.client.get("/watch/state").json()["at"]
+            self.expire(self.key("answer"))
+            after = self.client.get("/watch/state").json()["at"]
+
+        self.assertGreater(after, before)
+
     def test_redis_tells_that_it_expired(self):
         caches["default"].set("answer", 42, 60)
         self.client.get("/watch/events")
