@@ -374,3 +374,35 @@ class UnprefixedTests(WallTestCase):
                 "/watch/keys/show", {"key": f":1:{self.name}", "level": level}
             )
             self.assertEqual(answer.status_code, status)
+
+
+class SharedDatabaseTests(WallTestCase):
+    """Two levels in one database, one prefix the beginning of the other: the longer one owns."""
+
+    def setUp(self):
+        super().setUp()
+        cache = watched_caches(self.name)["default"]
+        cache["OPTIONS"] = WATCHED | JSON
+        inner = cache | {"KEY_PREFIX": f"{cache['KEY_PREFIX']}:inner"}
+        shared = self.settings(
+            CACHES={"default": cache, "inner": inner},
+            MIDDLEWARE=[],
+            WATCH={"STREAM": self.name, "LEVELS": {"default": "outer", "inner": "inner"}},
+        )
+        shared.enable()
+        self.addCleanup(shared.disable)
+        kept_state.forget()
+        caches["default"].set("mine", "text", 60)
+        caches["inner"].set("theirs", "text", 60)
+        self.inner_key = self.key("theirs").replace(":1:", ":inner:1:")
+
+    def test_each_level_lists_its_own(self):
+        levels = self.client.get("/watch/state").json()["levels"]
+
+        found = {level["level"]: [key for key, *_ in level["keys"]] for level in levels}
+        self.assertEqual(found, {"outer": [self.key("mine")], "inner": [self.inner_key]})
+
+    def test_a_key_is_not_touched_in_the_name_of_another_level(self):
+        for level, status in [("outer", 403), ("inner", 200), ("", 200), ("nobody", 403)]:
+            answer = self.client.post("/watch/keys/show", {"key": self.inner_key, "level": level})
+            self.assertEqual(answer.status_code, status, level)
