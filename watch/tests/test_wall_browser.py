@@ -253,14 +253,54 @@ class WallTests(BrowserCase):
     def test_at_zero_a_key_is_due_until_redis_says_that_it_expired(self):
         key = self.key("answer", "view")
         op = ["SET", "view", key, "write", None, 9, 1, 100, "", "stored"]
+        self.page.clock.install()
         self.open()
 
         self.publish(a_request(ops=[op]))
 
         row = self.page.locator(".key", has_text="answer")
         self.has(".key", "due")
+        self.look()
+        self.assertIn("due", row.inner_text())  # Redis can't list it any more, and said nothing.
         self.publish({"kind": "expired", "level": "view", "key": key, "events": 1})
         row.wait_for(state="detached")
+
+    def test_a_key_of_which_nothing_is_heard_is_not_due_for_ever(self):
+        op = ["SET", "view", self.key("answer", "view"), "write", None, 9, 1, 100, "", "stored"]
+        self.page.clock.install()
+        self.open()
+        self.publish(a_request(ops=[op], at=round(time.time()) - 31))
+
+        self.has(".key", "due")
+        self.look()
+
+        self.page.locator(".key").wait_for(state="detached")
+
+    def look(self):
+        """Let the page look at what Redis holds, and draw it."""
+        with self.page.expect_response("**/watch/state"):
+            self.page.clock.fast_forward(6000)
+        self.page.clock.fast_forward(1000)
+
+    def test_it_keeps_120_keys(self):
+        self.open()
+        keys = [self.key(f"answer-{number}") for number in range(200)]
+        ops = [["SET", "low-level", key, "write", None, 9, 1, 60_000, "", "stored"] for key in keys]
+        later = time.time() + 60  # Stored since Redis was looked at, whenever that is.
+
+        self.publish(*(a_request(ops=ops[at : at + 50], at=later) for at in range(0, 200, 50)))
+
+        self.has(".key", "answer-119")
+        self.assertEqual(self.page.locator(".key").count(), 120)
+
+    def test_it_keeps_200_rows(self):
+        self.open()
+
+        for number in range(18):
+            self.publish(*(a_request(f"/{number}-{row}/") for row in range(12)))
+            self.has(".event", f"/{number}-11/")
+
+        self.assertEqual(self.page.locator(".event").count(), 200)
 
     def test_at_the_keyboard_everything_is_reached_in_order(self):
         caches["default"].set("answer", 42, 60)
@@ -455,6 +495,19 @@ class FallbackTests(BrowserCase):
         self.get("/never/")
 
         self.has(".event", "/never/")
+
+    def test_what_arrives_twice_counts_once(self):
+        self.page.route("**/watch/stream*", lambda route: route.fulfill(status=204))
+        numbers = ["9007199254740993-0", "9007199254740993-0", "9007199254740992-9"]
+        events = [{"id": number, "event": a_request("/a/")} for number in [*numbers, "5-1"]]
+        events.append({"id": "9007199254740993-1", "event": a_request("/b/")})
+        answer = {"events": events, "last": "9007199254740993-1", "redis": "up"}
+        self.page.route("**/watch/events*", lambda route: route.fulfill(json=answer))
+
+        self.open("Live, asking every 2 seconds")
+
+        self.has(".event", "/b/")
+        self.assertEqual(self.card()[:2], ["2", "0"])
 
     @mock.patch("watch.listener._logger")
     @mock.patch("watch.feed._logger")

@@ -335,6 +335,27 @@ class FragmentTests(XrayTestCase):
         self.assertIn("Redis down", self.tag("archive_months")[1])
         self.assertIn("not told", self.tag("archive_month")[1])
 
+    def test_one_within_another_is_frozen_with_it(self):
+        parts = (
+            '<div data-fragment="outer" data-rendered="1767225600">'
+            '<div data-fragment="inner" data-rendered="1767225590"></div></div></main>'
+        )
+        timing = 'req;desc="a@1767225600", f;desc="hit template.cache.outer.1 a.html:1"'
+
+        def fulfill(route):
+            response = route.fetch()
+            headers = response.headers | {"server-timing": timing}
+            body = response.text().replace("</main>", parts)
+            route.fulfill(response=response, headers=headers, body=body)
+
+        self.page.route("**/about/", fulfill)
+        self.open("/about/")
+
+        self.assertEqual(self.tag("inner")[0], "frozen")
+        self.assertIn("frozen inside outer · rendered", self.tag("inner")[1])
+        outer = self.page.locator('[data-fragment="outer"] > .xray-tag')
+        self.assertIn("hit", outer.text_content())
+
     def test_what_became_of_it_covers_no_name(self):
         names = ("archive_month", "archive_months", "archive_discussed")
         for width, word in ((1280, "down"), (1280, "miss"), (360, "down"), (360, "hit")):
