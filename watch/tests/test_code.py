@@ -1,16 +1,18 @@
 """/watch/code: a page's own view and template, and nothing else."""
 
+import os
 import re
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 from django.conf import settings
 from django.test import Client, override_settings
-from django.urls import reverse
+from django.urls import resolve, reverse
 from django.utils.html import strip_tags
 
 from blog.tests import CacheTestCase
-from watch.code import own_file
+from watch.code import _highlighted, own_file
 from watch.conf import config
 
 SHOWN = settings.WATCH | {"SHOW_CODE": True}
@@ -81,6 +83,17 @@ class ShownTests(CodeTestCase):
         self.assertNotContains(response, '<form class="search-form')
         self.assertContains(response, "&lt;")
 
+    def test_so_it_is_where_pygments_is_not_installed(self):
+        _highlighted.cache_clear()
+        self.addCleanup(_highlighted.cache_clear)
+
+        with mock.patch("watch.code.highlight", None):
+            response = self.code("/search/")
+
+        self.assertNotContains(response, '<span class="k">def</span>')
+        self.assertNotContains(response, '<form class="search-form')
+        self.assertContains(response, "&lt;form class=")
+
     def test_nobody_keeps_it(self):
         self.assertIn("no-store", self.code("/about/").headers["Cache-Control"])
 
@@ -145,6 +158,7 @@ class MarkTests(CodeTestCase):
 
         self.assertEqual(self.asked(response), [])
         self.assertEqual(len(self.names(response)), 2)
+        self.assertNotContains(response, "level answered")
         self.assertNotContains(response, "alert(1)")
         self.assertNotContains(response, "passwd")
 
@@ -203,7 +217,18 @@ class RefusedTests(CodeTestCase):
         self.assertEqual(shown, ["views.py", "page.html"])
 
     def test_the_settings_module_whatever_its_name(self):
-        self.assertIsNone(own_file(Path(config().root, "mysite/settings.py")))
+        file = Path(config().root, "blog/views.py")
+        self.assertEqual(own_file(file), file)
+
+        with mock.patch.dict(os.environ, {"DJANGO_SETTINGS_MODULE": "blog.views"}):
+            self.assertIsNone(own_file(file))
+
+    def test_what_a_browser_takes_for_another_site_even_if_a_view_takes_any_path(self):
+        match = resolve("/about/")
+        with mock.patch("watch.code.resolve", return_value=match):
+            self.assertEqual(self.code("/anything").status_code, 200)
+            for path in ("//example.com/", "/\\example.com/", "example.com"):
+                self.assertRefused(path=path)
 
 
 class TagsTests(CodeTestCase):

@@ -72,6 +72,12 @@ class ListTests(WallTestCase):
 
         self.assertEqual(self.listed("low-level")["keys"][0][1], -1)
 
+    def test_a_key_that_went_meanwhile_is_not_listed(self):
+        client = looking.keys.client("default")
+
+        with mock.patch.object(client, "scan", return_value=(0, [self.key("gone").encode()])):
+            self.assertEqual(self.listed("low-level")["keys"], [])
+
     def test_foreign_keys_are_not_listed(self):
         foreign = f"{self.name}-other:1:key"
         self.redis("low-level").set(foreign, 1, ex=60)

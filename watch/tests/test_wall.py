@@ -5,14 +5,17 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
+from dataclasses import replace
 from unittest import mock
 
 from django.core.cache import caches
 from django.test import SimpleTestCase
 
+from watch import keys
 from watch import listener as listening
 from watch.feed import connect
-from watch.listener import Listener, Term, lock_key, viewers_key
+from watch.listener import Ear, Listener, Term, lock_key, viewers_key
 from watch.tests.walls import Listening, WallTestCase, a_request, needs_gunicorn, pid_of
 
 
@@ -130,6 +133,28 @@ class ListenerTests(WallTestCase):
         self.assertEqual(len(events), 1)
         self.assertEqual(len(self.told("deleted")), 2)
 
+    def test_nobody_takes_the_lock_from_another(self):
+        first, second = Term(connect()), Term(connect())
+        self.assertTrue(first.begin())
+        self.addCleanup(first.end)
+
+        self.assertFalse(second.begin())
+
+        self.assertEqual(connect().get(lock_key()).decode(), first.value)
+
+    def test_its_trial_is_not_told_where_every_key_is_a_levels(self):
+        level = next(level for level in keys.levels() if level.name == "low-level")
+        ear = Ear([replace(level, prefix="")])
+        self.addCleanup(ear.close)
+        heard = Counter()
+        ear.probe()
+
+        while ear.state() is None:
+            ear.listen(heard, 0.1)
+
+        self.assertEqual(ear.state(), "on")
+        self.assertFalse([key for _, _, key in heard if "probe" in key])
+
     def test_who_has_lost_the_lock_adds_nothing(self):
         term = Term(connect())
         self.assertTrue(term.begin())
@@ -145,6 +170,7 @@ class ListenerTests(WallTestCase):
     def test_when_nobody_looks_any_more_nobody_listens(self):
         with mock.patch.object(listening, "WATCHED", 1), mock.patch.object(listening, "BEAT", 0.1):
             self.listen()
+            self.assertTrue(connect().exists(viewers_key()))  # Which other processes see too.
 
             self.eventually(lambda: self.holder() is None)
 
