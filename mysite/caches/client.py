@@ -44,6 +44,10 @@ class SafeClient(DefaultClient):
             return self.serializer.loads(value)
         return super().decode(value)
 
+    def decode_at(self, name, value):
+        """Return the value that Redis holds at `name` as `value`. Raises UnreadableValue."""
+        return self.decode(value)
+
     def read(self, value):
         """Return the value that Redis holds as `value`, or None: nothing, or nothing readable."""
         try:
@@ -91,7 +95,10 @@ class SafeClient(DefaultClient):
         try:
             # An instrumented client is asked in its own way, so that it sees the command.
             found = self._mget(redis, names) if type(redis) is Redis else redis.mget(names)
-            return [None if value is None else self.decode(value) for value in found]
+            return [
+                None if value is None else self.decode_at(name, value)
+                for name, value in zip(names, found, strict=True)
+            ]
         except RedisError as error:
             raise ConnectionInterrupted(connection=redis) from error
         except UnreadableValue:

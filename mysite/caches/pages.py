@@ -21,7 +21,6 @@ can't bring an old page back either.
 import re
 import secrets
 import time
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -34,6 +33,8 @@ from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError
 
 from mysite.caches.client import SafeClient
+from mysite.caches.decoded import Decoded
+from mysite.caches.serializer import FORMAT
 from mysite.caches.stampede import BUILDING, MISSING, renewal, store, take_turn
 
 # Seconds that a token lives after it was set. Longer than any page's or fragment's timeout.
@@ -89,18 +90,21 @@ class Page:
 
 
 _page = ContextVar("page", default=None)
+_decoded = {}  # A Decoded for each alias that keeps pages, for all clients of this process.
 
 
-@contextmanager
-def page(levels=(), generation=""):
+class page:
     """Let these levels (aliases) alone keep what this request builds, under `generation`."""
-    current = Page(generation, {alias: Lookup() for alias in levels})
-    reset = _page.set(current)
-    try:
-        yield
-    finally:
-        _page.reset(reset)
-        for right in current.rights.values():
+
+    def __init__(self, levels=(), generation=""):
+        self.page = Page(generation, {alias: Lookup() for alias in levels})
+
+    def __enter__(self):
+        self.reset = _page.set(self.page)
+
+    def __exit__(self, *error):
+        _page.reset(self.reset)
+        for right in self.page.rights.values():
             right.nothing_to_keep()
 
 
@@ -232,6 +236,13 @@ class PageClient(GenerationClient):
         # Django writes the name of the time zone into each key. Where none is active, it
         # finds out by an exception each time. There is a client a thread, as there is a zone.
         timezone.activate(timezone.get_current_timezone())
+        self.decoded = _decoded.setdefault(self.alias, Decoded())
+
+    def decode_at(self, name, value):
+        """Return the value that Redis holds at `name` as `value`. Raises UnreadableValue."""
+        if value.startswith(FORMAT):
+            return self.decoded.get(name, value, self.decode)
+        return self.decode(value)
 
     def get(self, key, default=None, version=None, client=None):
         """Return the value at `key`, or `default` when it is missing or of an old generation."""
