@@ -44,10 +44,18 @@ class Request(WSGIRequest):
     """
     What gunicorn's requests are made as (see wsgi.py): it puts its own URL together once.
 
-    Django's page cache asks for it with each key, three times for a hit.
+    Django's page cache asks for it with each key, three times for a hit, and CommonMiddleware
+    for the host before that.
     """
 
-    _url = None
+    _url = _host = None
+
+    def get_host(self):
+        """Return the host that the request names. Raises DisallowedHost."""
+        named = self._get_raw_host()
+        if self._host != named:
+            self._host = super().get_host()
+        return self._host
 
     def build_absolute_uri(self, location=None):
         """Return the request's URL, or `location` made absolute. Raises DisallowedHost."""
