@@ -33,6 +33,7 @@ class WatchedRedis(Redis):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._address = address(self.connection_pool.connection_kwargs)
+        self._idle = _idle.setdefault(self.connection_pool, deque())
 
     def execute_command(self, *args, **options):
         """Send one command, as redis.Redis does."""
@@ -58,8 +59,7 @@ class WatchedRedis(Redis):
 
         What a pipeline of redis-py does, at a third of its cost.
         """
-        pool = self.connection_pool
-        idle = _idle.get(pool) or _idle.setdefault(pool, deque())
+        pool, idle = self.connection_pool, self._idle
         try:
             connection = idle.pop()
         except IndexError:
@@ -73,6 +73,7 @@ class WatchedRedis(Redis):
         return self._exchange(idle, connection, args, options, keys)
 
     def _exchange(self, idle, connection, args, options, keys):
+        options.pop("keys", None)  # For redis-py's own cache, which has no part in this.
         commands = [args, *(("PTTL", key) for key in keys)]
 
         def exchange():
@@ -99,7 +100,9 @@ class WatchedRedis(Redis):
 
     def _read(self, connection, verb, options):
         try:
-            return self.parse_response(connection, verb, **options)
+            if options or verb in self.response_callbacks:
+                return self.parse_response(connection, verb, **options)
+            return connection.read_response()
         except ResponseError as error:
             return error
 

@@ -4,6 +4,8 @@ import logging
 from functools import lru_cache
 from time import perf_counter_ns
 
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 from redis.exceptions import ConnectionError, TimeoutError
 
 from watch.conf import config
@@ -48,6 +50,28 @@ def complain(what, error):
     _logger.exception("%s: %s", what, error)
 
 
+@lru_cache(maxsize=1000)
+def place_of(key):
+    """
+    Return (level or None, kind) of a key, as its text alone tells.
+
+    The kind is PAGE, VARY or ASIDE, or LOOKUP for any other. What a site is asked for most it
+    is asked for again and again, so these are kept.
+    """
+    settings = config()
+    kind = LOOKUP
+    if settings.is_aside(key):
+        kind = ASIDE
+    elif DJANGOS_PAGES in key:
+        kind = PAGE if PAGE_KEY in key else VARY if VARY_KEY in key else LOOKUP
+    return settings.level_of(key, None), kind
+
+
+@receiver(setting_changed)
+def _forget(**kwargs):
+    place_of.cache_clear()
+
+
 def keys_with_ttl(event, args):
     """Return the keys of a read whose time left is worth asking for."""
     verb = args[0]
@@ -57,14 +81,17 @@ def keys_with_ttl(event, args):
         keys = args[1:]
     else:
         return ()
-    for key in keys:
+    wanted = []
+    for key in keys[:MAX_TTLS]:
         if not isinstance(key, str):
             return ()
-        if DJANGOS_PAGES in key:
+        kind = place_of(key)[1]
+        if kind is PAGE or kind is VARY:
             # Of a page's keys only the page's own time counts.
-            return [key for key in keys if PAGE_KEY in key]
-    is_aside = config().is_aside
-    return [key for key in keys[:MAX_TTLS] if key not in event.written and not is_aside(key)]
+            return [key for key in keys if place_of(key)[1] is PAGE]
+        if kind is LOOKUP and key not in event.written:
+            wanted.append(key)
+    return wanted
 
 
 def note(event, server, commands, replies, ns, ttls=None):
@@ -78,21 +105,22 @@ def note(event, server, commands, replies, ns, ttls=None):
         return
     begin = perf_counter_ns()
     try:
-        settings, source = config(), line_that_asked(event)
-        fallback = settings.servers.get(server) or "other"
+        source, ttls = line_that_asked(event), ttls or {}
+        fallback = config().servers.get(server) or "other"
+        part = ns // len(commands)
         for args, reply in zip(commands, replies, strict=True):
             keys = _keys(args)
-            level = settings.level_of(keys[0], fallback)
-            ops = [
-                Op(args[0], level, key, kind, hit, size, 0, ttl, source, what)
-                for key, kind, hit, size, ttl, what in _rows(event, args, keys, reply, ttls or {})
-            ]
-            if settings.aside:
-                for op in ops:
-                    if settings.is_aside(op.key):
-                        op.kind = ASIDE
+            level = place_of(keys[0])[0] or fallback
+            ops, timed = [], []
+            for key, kind, hit, size, ttl, what in _rows(event, args, keys, reply, ttls):
+                if place_of(key)[1] is ASIDE:
+                    kind = ASIDE
+                op = Op(args[0], level, key, kind, hit, size, 0, ttl, source, what)
+                ops.append(op)
+                if kind is not ASIDE:
+                    timed.append(op)
             # What is asked aside takes no time of its own: the trip was for the others.
-            share_out(ns // len(commands), [op for op in ops if op.kind is not ASIDE] or ops)
+            share_out(part, timed or ops)
             event.ops += ops
     except Exception as error:
         # A cache that works must not seem broken because somebody watches it.
@@ -153,16 +181,13 @@ def _rows(event, args, keys, reply, ttls):
 
 def _reads(event, keys, values, ttls, error):
     rows = []
-    is_page = any(DJANGOS_PAGES in key for key in keys)
-    for key, value in zip(keys, values, strict=True):
+    kinds = [place_of(key)[1] for key in keys]
+    is_page = PAGE in kinds or VARY in kinds
+    for key, kind, value in zip(keys, kinds, values, strict=True):
         if key in event.written:
             kind = READBACK
-        elif not is_page:
-            kind = LOOKUP
-        elif PAGE_KEY in key:
-            kind = PAGE
-        else:
-            kind = VARY if VARY_KEY in key else ASIDE
+        elif is_page and kind is LOOKUP:
+            kind = ASIDE
         if value is None:
             rows.append((key, kind, None if error is DOWN else False, 0, None, error))
         else:

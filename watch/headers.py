@@ -26,7 +26,8 @@ _SAFE = "!#$&'()*+-./:=?@[]^_`{|}~"
 
 # The reason in a member of Cache-Status, where it has one: bypassed, or built by another.
 _WHY = re.compile(
-    r'"django-([^"]+)"; fwd=(?:bypass; detail=|uri-miss; )?(?!stored|uri-miss|redis-down)([\w.-]+)'
+    r'"django-([^"]+)"; fwd=(?:bypass; detail=|uri-miss; )?'
+    r"(?!stored|uri-miss|bypass|redis-down)([\w.-]+)"
 )
 
 

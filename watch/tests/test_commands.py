@@ -373,7 +373,7 @@ class ErrorTests(CommandTestCase):
 
         with self.watching():
             with (
-                mock.patch.object(client, "parse_response", side_effect=KeyboardInterrupt),
+                mock.patch.object(client, "_read", side_effect=KeyboardInterrupt),
                 self.assertRaises(KeyboardInterrupt),
             ):
                 client.get(self.key("a"))

@@ -1,5 +1,6 @@
 """The feed: from every process into one bounded stream, at nobody's expense."""
 
+import json
 import os
 import signal
 import threading
@@ -8,7 +9,9 @@ import warnings
 from time import perf_counter
 from unittest import mock
 
-from watch.event import Event, new_id
+from django.core.cache import caches
+
+from watch.event import OP_FIELDS, Event, new_id, recording
 from watch.feed import QUEUE_LENGTH, Feed, connect, feed
 from watch.tests import WatchTestCase
 
@@ -67,6 +70,26 @@ class StreamTests(WatchTestCase):
         # 200, and the one by which the site level looked for the page.
         self.assertEqual((len(event["ops"]), event["left_out"]), (50, 151))
         self.assertEqual(event["levels"][1]["misses"], 200)
+
+    def test_polls_are_one_operation_with_their_number(self):
+        with recording() as event:
+            for name in (*["building"] * 60, "answer", "building"):
+                caches["default"].get(name)
+
+        told = json.loads(event.as_json())
+        ops = [dict(zip(OP_FIELDS, op, strict=True)) for op in told["ops"]]
+        self.assertEqual([op["times"] for op in ops], [60, 1, 1])
+        self.assertEqual(told["left_out"], 0)
+        self.assertEqual(told["levels"][0]["misses"], 62)
+        self.assertGreater(ops[0]["us"], ops[1]["us"])
+
+    def test_hostile_text_is_json_all_the_same(self):
+        event = Event(new_id(), method='G"\\', path='/"\u2028\udc80\n</script>', status=200)
+        event.sum_up()
+
+        told = json.loads(event.as_json())
+
+        self.assertEqual((told["method"], told["path"]), (event.method, event.path))
 
     def test_it_has_a_database_of_its_own(self):
         response = self.client.get("/")

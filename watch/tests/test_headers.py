@@ -256,6 +256,7 @@ class ServerTimingTests(WatchTestCase):
         response = self.client.get("/low-level/")
 
         self.assertRegex(self.metric(response, "low-level"), r"^down n=\d ttl=-1 b=0$")
+        self.assertIsNone(self.metric(response, "why"))  # "down" says it.
 
     def test_a_level_that_was_not_asked_has_no_metric(self):
         response = self.client.get("/")
