@@ -22,7 +22,8 @@ def healthz(request):
     A blog without its cache is slow, not broken: a check that failed with Redis would take
     every replica out at once.
 
-    The answer is the circuit breaker's: `redis` is up or down, `since` a Unix time. A
+    The answer is the circuit breaker's: `redis` is up or down, `since` a Unix time, and
+    `writes` are "refused" while Redis answers and takes none, as a full one does. A
     process without visitors knows nothing new, so this asks Redis too. It waits for one
     timeout at most, and not at all while the breaker is open. The reason stays in the log:
     it names addresses.
@@ -30,4 +31,7 @@ def healthz(request):
     with contextlib.suppress(RedisError):  # The breaker has heard of it.
         get_redis_connection("default").ping()
     state = breaker_of().state()
-    return JsonResponse({"status": "ok", "redis": state["redis"], "since": int(state["since"])})
+    answer = {"status": "ok", "redis": state["redis"], "since": int(state["since"])}
+    if state["writes"] == "refused":
+        answer["writes"] = "refused"
+    return JsonResponse(answer)

@@ -19,6 +19,10 @@ It opens after a timeout, a connection that is refused or is lost twice in a row
 name that is not found, a rejected password, LOADING, too many clients, and an answer that
 is not Redis's. It stays closed when Redis refuses a command (OOM, READONLY, NOPERM,
 MISCONF): reading still works then, and the refusal comes at once.
+
+A refused write pauses the writes of this process for WRITE_PAUSE seconds. Each miss would try
+three, at a round trip and an exception each, while a page that is built without a cache needs
+none. check_writes() is for whoever stores something; nobody calls it before an invalidation.
 """
 
 import contextlib
@@ -51,9 +55,17 @@ from mysite.caches.log import Quiet
 # less than this pays for one timeout at most.
 PERIOD = 1
 
+# Seconds without another attempt to store something after Redis refused one. Shorter than
+# PERIOD, because a page is missed, built and stored before it is a hit again.
+WRITE_PAUSE = 0.5
+
 
 class BreakerOpen(ConnectionError):
     """Redis was not asked, because a moment ago it did not answer."""
+
+
+class WritesPaused(ConnectionError):
+    """Nothing was stored, because a moment ago Redis refused to."""
 
 
 class Breaker:
@@ -73,6 +85,8 @@ class Breaker:
         self._callback_log = Quiet(60)
         self._refusal_log = Quiet(60)
         self._opening_was_logged = False
+        # No lock guards it: a float is replaced as one, and the latest refusal is right.
+        self._pause_ends = 0  # of time.monotonic()
         self.forget_threads()
 
     def forget_threads(self):
@@ -83,10 +97,15 @@ class Breaker:
         self._may_pass = None  # The thread that may talk to Redis while the breaker is open.
 
     def state(self):
-        """Return a dict for /healthz: redis (up or down), since (Unix time) and error."""
+        """
+        Return a dict: redis (up or down), since (Unix time), error, and writes.
+
+        `writes` are refused within WRITE_PAUSE seconds after one was, else taken.
+        """
+        writes = "refused" if self.pauses_writes else "taken"
         with self._lock:
             redis, error = ("down", self._error) if self.is_open else ("up", None)
-            return {"redis": redis, "since": self._since, "error": error}
+            return {"redis": redis, "since": self._since, "error": error, "writes": writes}
 
     def check(self):
         """Raise BreakerOpen unless this thread may talk to Redis."""
@@ -95,6 +114,21 @@ class Breaker:
         if self._prober is None:
             self._start_prober()
         raise BreakerOpen(f"Redis at {self.address} is taken to be down ({self._error})")
+
+    @property
+    def pauses_writes(self):
+        """Whether Redis refused a write a moment ago, so that the next one is not worth it."""
+        return time.monotonic() < self._pause_ends
+
+    def check_writes(self):
+        """Raise BreakerOpen as check() does, or WritesPaused."""
+        self.check()
+        if self.pauses_writes:
+            raise WritesPaused(f"Redis at {self.address} refused a write a moment ago")
+
+    def resume_writes(self):
+        """End the pause: for whoever knows that Redis takes writes again."""
+        self._pause_ends = 0
 
     def fail(self, error, epoch=None):
         """
@@ -124,9 +158,21 @@ class Breaker:
         )
 
     def refuse(self, error):
-        """Log that Redis refused a command. Otherwise IGNORE_EXCEPTIONS would hide it for ever."""
+        """
+        Take note of `error` if it is Redis's refusal of a command, and log it.
+
+        Otherwise IGNORE_EXCEPTIONS would hide it for ever. A refused write pauses the others.
+        """
         # In a pipeline redis-py writes the whole command before the reason, with its value.
         reason = str(error).rpartition(" of pipeline caused error: ")[2]
+        is_of_writes = isinstance(error, _NO_WRITES) or reason.startswith(_NO_WRITES_EITHER)
+        if isinstance(error, NoPermissionError):
+            # Whatever else is forbidden concerns that command alone.
+            is_of_writes = "'set'" in reason
+        elif not is_of_writes:
+            return
+        if is_of_writes:
+            self._pause_ends = time.monotonic() + WRITE_PAUSE
         self._refusal_log.warning("Redis at %s refuses a command: %s", self.address, reason)
 
     def probe(self):
@@ -208,12 +254,16 @@ class Breaker:
             self._prober = prober
 
     def _keep_probing(self):
+        pause = self.period
         while True:
-            time.sleep(self.period)
+            time.sleep(pause)
             with self._lock:
                 if self._prober is not threading.current_thread():
                     return
+            start = time.monotonic()
             self.probe()
+            # From one question to the next it is a period, however long the answer takes.
+            pause = max(0, self.period - (time.monotonic() - start))
 
 
 class BreakerRetry(Retry):
@@ -248,7 +298,13 @@ class BreakerRetry(Retry):
         failures = 0
         while True:
             try:
-                return do()
+                answer = do()
+                if type(answer) is list:
+                    # A pipeline may have its errors among its replies.
+                    for reply in answer:
+                        if isinstance(reply, ResponseError):
+                            breaker.refuse(reply)
+                return answer
             except (*self._supported_errors, InvalidResponse) as error:
                 if is_retryable and not is_retryable(error):
                     raise
@@ -263,12 +319,14 @@ class BreakerRetry(Retry):
                     raise ConnectionError(f"That is not Redis: {error}") from error
                 raise
             except ResponseError as error:
-                if isinstance(error, _REFUSALS) or str(error).startswith("MISCONF"):
-                    breaker.refuse(error)
+                breaker.refuse(error)
                 raise
 
 
-_REFUSALS = (OutOfMemoryError, ReadOnlyError, NoPermissionError)
+# What Redis says when it takes no writes at all. redis-py has no class for the latter: Redis
+# can't save to its disk, or has too few replicas.
+_NO_WRITES = (OutOfMemoryError, ReadOnlyError)
+_NO_WRITES_EITHER = ("MISCONF", "NOREPLICAS")
 
 
 def _drop_connection(fail, error, failures, with_failure_count):

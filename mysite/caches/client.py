@@ -137,7 +137,11 @@ class SafeClient(DefaultClient):
         return added
 
     def set(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, client=None, **kwargs):
-        """Store `value` and return whether Redis took it."""
+        """
+        Store `value` and return whether Redis took it.
+
+        With a `client`, such as a pipeline, it is tried though Redis refused a write just now.
+        """
         if client is None:
             self.check_breaker()
         try:
@@ -150,16 +154,22 @@ class SafeClient(DefaultClient):
                 self.delete(key, version=version, client=client)
             return False
 
+    def set_many(self, data, timeout=DEFAULT_TIMEOUT, version=None, client=None):
+        """Store a dict of values. See set()."""
+        if client is None:
+            self.check_breaker()
+        return super().set_many(data, timeout, version, client)
+
     def check_breaker(self):
         """
-        Raise ConnectionInterrupted while the circuit breaker is open.
+        Raise ConnectionInterrupted while Redis is taken to be down or to refuse writes.
 
         It would be raised anyway, but after the value was packed: 10 ms for a search index.
         """
         breaker = getattr(self.get_client(write=True).connection_pool, "breaker", None)
         try:
             if breaker is not None:
-                breaker.check()
+                breaker.check_writes()
         except RedisError as error:
             raise ConnectionInterrupted(connection=None) from error
 
@@ -177,6 +187,8 @@ class SafeClient(DefaultClient):
         return self._count(key, version, client, super().decr, delta)
 
     def _count(self, key, version, client, count, delta, *args):
+        if client is None:
+            self.check_breaker()
         try:
             return count(key, delta, version, client, *args)
         except TypeError as error:

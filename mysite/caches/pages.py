@@ -21,6 +21,7 @@ can't bring an old page back either.
 import re
 import secrets
 import time
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -127,7 +128,8 @@ def new_generations(alias, names, version=None):
     tokens = {generation_key(name): new_token() for name in names}
     client = caches[alias].client
     try:
-        client.set_many(tokens, GENERATION_TIMEOUT, version)
+        # With a client of redis-py it is tried in any case: see SafeClient.set().
+        client.set_many(tokens, GENERATION_TIMEOUT, version, client.get_client(write=True))
     except ConnectionInterrupted:
         # A full Redis refuses SET and takes DEL. A token that is missing matches no page.
         SafeClient.delete_many(client, tokens, version)
@@ -156,6 +158,7 @@ class GenerationClient(SafeClient):
         """Return the token at `key`, from what a lookup `found` there, or set one."""
         if type(found) is int:
             return found
+        self.check_breaker()
         name = self.make_key(key, version)
         try:
             pipeline = self.get_client(write=True).pipeline(transaction=False)
@@ -175,7 +178,9 @@ class GenerationClient(SafeClient):
     def see_to_token(self, key, token, version=None):
         """Delete what stands at `key` in place of a token. It would keep each new one out."""
         if type(token) is not int:
-            SafeClient.get(self, generation_key(key), None, version)
+            with suppress(ConnectionInterrupted):  # The next one who misses it tries again.
+                self.check_breaker()
+                SafeClient.get(self, generation_key(key), None, version)
 
     def build_or_wait(self, current, place, key, found, kept, second_look, names, version=None):
         """
@@ -377,13 +382,15 @@ class FragmentClient(GenerationClient):
                 continue
             if entry is not None:
                 self.tell("refused", self.make_key(key, version))
-            leases[key] = self.token(generation_key(key), token, version)
+            with suppress(ConnectionInterrupted):  # What the other keys have is right.
+                leases[key] = self.token(generation_key(key), token, version)
         return values
 
     def set(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, client=None, **kwargs):
         """Store `value` and return whether Redis took it."""
         if key.startswith(GENERATION):
             return super().set(key, value, timeout, version, client, **kwargs)
+        self.check_breaker()
         current = _page.get() or Page("", {})
         if key not in current.leases:
             found = SafeClient.get(self, generation_key(key), None, version)

@@ -16,7 +16,7 @@ The right to build is a key beside the value's, `building:<key>`, set with NX an
    others get the entry, which is still valid, and nobody waits.
 
 A right that can't be had because Redis is away or full is no reason to wait: the value is
-then built at once, as without a guard.
+then built at once, as without a guard. For a moment after such a refusal nobody even tries.
 """
 
 import secrets
@@ -97,6 +97,7 @@ def take_turn(client, name, keys, accept, prepare=None, wait=True):
     what Redis has at `keys`, and returns the value or MISSING. `prepare` adds commands to the
     pipeline. Raises ConnectionInterrupted.
     """
+    client.check_breaker()
     redis = client.get_client(write=True)
     right = Right(redis, name)
     deadline = time.monotonic() + WAIT

@@ -15,6 +15,7 @@ from django.views.decorators.cache import cache_page
 from django_redis.exceptions import ConnectionInterrupted
 
 from blog.tests import CacheTestCase
+from mysite.caches.breaker import breaker_of
 from mysite.caches.pages import (
     GENERATION_TIMEOUT,
     generation_key,
@@ -69,6 +70,7 @@ class PagesTestCase(CacheTestCase):
                 yield
         finally:
             redis.acl_setuser("default", enabled=True, nopass=True, categories=["+@all"])
+            breaker_of("site").resume_writes()
 
 
 class HitTests(PagesTestCase):
