@@ -171,9 +171,11 @@ class Breaker:
             is_of_writes = "'set'" in reason
         elif not is_of_writes:
             return
+        what = "a command"
         if is_of_writes:
             self._pause_ends = time.monotonic() + WRITE_PAUSE
-        self._refusal_log.warning("Redis at %s refuses a command: %s", self.address, reason)
+            what = "to store anything, and is read as before"
+        self._refusal_log.warning("Redis at %s refuses %s: %s", self.address, what, reason)
 
     def probe(self):
         """

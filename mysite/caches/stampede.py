@@ -24,6 +24,7 @@ import time
 from contextlib import suppress
 
 from django_redis.exceptions import ConnectionInterrupted
+from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from mysite.caches.client import SafeClient
@@ -120,16 +121,17 @@ def take_turn(client, name, keys, accept, prepare=None, wait=True):
             if not wait or holder == NOTHING or time.monotonic() > deadline:
                 return MISSING, None
             if holder is None or holder.startswith(TOKEN):
-                _wait_for_change(redis, name, holder, deadline)
+                _wait_for_change(redis.connection_pool, name, holder, deadline)
             else:
                 redis.delete(name)
     except RedisError as error:
         raise ConnectionInterrupted(connection=redis) from error
 
 
-def _wait_for_change(redis, name, holder, deadline):
+def _wait_for_change(pool, name, holder, deadline):
     """Return when the right at `name` is no longer that of `holder`. It moves no value."""
-    pause = FIRST_PAUSE
+    # A plain client: an instrumented one would note each of some hundred looks.
+    redis, pause = Redis(connection_pool=pool), FIRST_PAUSE
     while time.monotonic() < deadline:
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE)

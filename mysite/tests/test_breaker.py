@@ -14,7 +14,14 @@ from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError
 
 from mysite.caches import REDIS_TIMEOUT, redis_caches
 from mysite.caches import breaker as breaker_module
-from mysite.caches.breaker import PERIOD, BreakerOpen, BreakerRetry, breaker_of
+from mysite.caches.breaker import (
+    PERIOD,
+    WRITE_PAUSE,
+    BreakerOpen,
+    BreakerRetry,
+    breaker_of,
+)
+from mysite.caches.pages import new_generations
 from mysite.tests.faults import Proxy, RedisServer, answer_everything_with, free_port
 from mysite.tests.processes import wait_until
 
@@ -115,6 +122,21 @@ class HungRedisTests(BreakerTestCase):
         with self.assertRaises(ConnectionError):
             caches["default"].lock("lock", timeout=5).acquire(blocking=False)
         self.assertLess(time.monotonic() - start, REDIS_TIMEOUT)
+
+    def test_a_probe_that_gets_no_answer_makes_the_period_no_longer(self):
+        self.breaker.period = REDIS_TIMEOUT
+        self.server.hang()
+        page()
+        begun = []
+        real = self.breaker.probe
+
+        with mock.patch.object(
+            self.breaker, "probe", lambda: begun.append(time.monotonic()) or real()
+        ):
+            self.assertTrue(wait_until(lambda: len(begun) == 6))
+
+        # From the first to the last there are five periods. With the timeouts it would be ten.
+        self.assertLess(begun[-1] - begun[0], 8 * REDIS_TIMEOUT)
 
     def test_hits_again_when_it_goes_on(self):
         caches["default"].set("key", "value")
@@ -271,7 +293,7 @@ class RefusingRedisTests(BreakerTestCase):
         self.assertEqual(caches["default"].get("key"), "old")
         self.assertIs(self.breaker.is_open, False)
         self.assertEqual(len(self.lines()), 1)
-        self.assertIn("refuses a command", self.lines()[0])
+        self.assertIn("refuses to store anything", self.lines()[0])
 
     def test_the_value_that_was_refused_is_not_logged(self):
         self.server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
@@ -311,6 +333,152 @@ class RefusingRedisTests(BreakerTestCase):
         self.assert_closes()
 
 
+class WritePauseTests(BreakerTestCase):
+    """After Redis refused a write, nobody tries another one for a moment."""
+
+    def setUp(self):
+        super().setUp()
+        self.enterContext(mock.patch.object(breaker_module, "WRITE_PAUSE", 60))
+
+    def fill(self):
+        self.server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        self.server.command("CONFIG", "SET", "maxmemory", "1")
+
+    def empty(self):
+        self.server.command("CONFIG", "SET", "maxmemory", "0")
+
+    def tried(self, *commands):
+        """Return how many of these commands have reached Redis, refused ones too."""
+        with Redis(port=self.server.port) as client:
+            seen = client.info("commandstats")
+        found = [seen.get(f"cmdstat_{command}", {}) for command in commands]
+        return sum(each.get("calls", 0) + each.get("rejected_calls", 0) for each in found)
+
+    def assert_pauses(self):
+        self.assertFalse(caches["default"].set("key", 1))
+        before = self.tried("set", "eval")
+
+        for alias in ALIASES:
+            self.assertFalse(caches[alias].set("key", 1))
+            self.assertFalse(caches[alias].add("key", 1))
+            caches[alias].set_many({"key": 1})
+            self.assertIsNone(caches[alias].incr("key"))
+
+        self.assertEqual(self.tried("set", "eval"), before)
+        self.assertEqual(self.breaker.state()["writes"], "refused")
+        self.assertIs(self.breaker.is_open, False)
+
+    def test_when_redis_is_full(self):
+        self.fill()
+
+        self.assert_pauses()
+
+    def test_when_redis_is_read_only(self):
+        self.server.command("REPLICAOF", "127.0.0.1", str(free_port()))
+
+        self.assert_pauses()
+
+    def test_when_redis_cannot_save_to_its_disk(self):
+        (self.server.directory / "taken.rdb").mkdir()
+        self.server.command("CONFIG", "SET", "dbfilename", "taken.rdb")
+        self.server.command("CONFIG", "SET", "save", "900 1")
+        self.server.command("BGSAVE")
+        failed = {"rdb_last_bgsave_status": "err"}.items()
+        with Redis(port=self.server.port) as client:
+            self.assertTrue(wait_until(lambda: failed <= client.info("persistence").items()))
+
+        self.assert_pauses()
+        self.assertIn("MISCONF", self.lines()[0])
+
+    def test_when_redis_has_too_few_replicas(self):
+        self.server.command("CONFIG", "SET", "min-replicas-to-write", "1")
+
+        self.assert_pauses()
+
+    def test_when_the_user_may_not_set(self):
+        self.server.command("ACL", "SETUSER", "default", "-set")
+
+        self.assert_pauses()
+
+    def test_another_forbidden_command_pauses_nothing(self):
+        self.server.command("ACL", "SETUSER", "default", "-del")
+
+        self.assertFalse(caches["default"].delete("key"))
+
+        self.assertIs(caches["default"].set("key", 1), True)
+
+    def test_a_refusal_among_the_replies_of_a_pipeline_counts(self):
+        self.fill()
+        pipeline = caches["default"].client.get_client().pipeline(transaction=False)
+        pipeline.set("key", 1)
+
+        pipeline.execute(raise_on_error=False)
+
+        self.assertIs(self.breaker.pauses_writes, True)
+        self.assertEqual(len(self.lines()), 1)
+
+    def test_reading_and_deleting_go_on(self):
+        caches["default"].set("key", "value")
+        self.fill()
+        caches["default"].set("other", 1)
+
+        self.assertEqual(caches["default"].get("key"), "value")
+        self.assertEqual(caches["default"].get_many(["key"]), {"key": "value"})
+        self.assertIs(caches["default"].touch("key", 60), True)
+        self.assertEqual(caches["default"].delete("key"), 1)
+
+    def test_an_invalidation_is_tried_all_the_same(self):
+        self.fill()
+        caches["default"].set("key", 1)
+        self.empty()
+
+        new_generations("site", ["g"])
+
+        self.assertEqual(self.server.command("DBSIZE"), 0)
+        with Redis(port=self.server.port, db=1) as client:
+            self.assertEqual(client.keys(), [b"site:f1.1:generation:g"])
+
+    def test_it_is_short(self):
+        # A page is missed, built and stored within the rest of the time that a recovery has.
+        self.assertLessEqual(WRITE_PAUSE, PERIOD / 2)
+
+    def test_after_it_writes_go_on_by_themselves(self):
+        self.fill()
+        with mock.patch.object(breaker_module, "WRITE_PAUSE", 0.05):
+            caches["default"].set("key", 1)
+        self.empty()
+
+        self.assertTrue(wait_until(lambda: caches["default"].set("key", 1)))
+
+        self.assertEqual(self.breaker.state()["writes"], "taken")
+
+    def test_it_is_one_line(self):
+        self.fill()
+
+        for _ in range(20):
+            caches["default"].set("key", 1)
+            self.breaker.resume_writes()
+
+        (line,) = self.lines()
+        self.assertRegex(line, r"refuses to store.*maxmemory")
+
+    def test_eight_threads_at_once_try_one_write_each_at_most(self):
+        pages_at_once()
+        self.fill()
+        before = self.tried("set")
+        start = threading.Barrier(8)
+
+        def write(number):
+            start.wait(10)
+            for turn in range(20):
+                caches["default"].set(f"{number}-{turn}", 1)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(write, range(8)))
+
+        self.assertLessEqual(self.tried("set") - before, 8)
+
+
 class BrokenNetworkTests(BreakerTestCase):
     """Between the blog and Redis there is a network."""
 
@@ -328,7 +496,8 @@ class BrokenNetworkTests(BreakerTestCase):
         self.assertLess(max(pages_at_once()), TWO_TIMEOUTS)
         self.assert_closes()
 
-        self.assertLess(max(pages_at_once()), REDIS_TIMEOUT)
+        # Another connection that leads nowhere would open it again.
+        self.assertLess(max(pages_at_once()), TWO_TIMEOUTS)
         self.assertEqual(self.breaker.epoch, 1)
 
     def test_an_unknown_host_name(self):

@@ -3,6 +3,7 @@
 import time
 from unittest import mock
 
+from django.core.cache import caches
 from django.test import SimpleTestCase, override_settings
 from redis import Redis
 
@@ -96,6 +97,16 @@ class HealthTests(SimpleTestCase):
             client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
         self.assertEqual(self.redis(), "down")
+
+    def test_a_redis_that_is_full_is_up_and_refuses_writes(self):
+        self.server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        self.server.command("CONFIG", "SET", "maxmemory", "1")
+
+        with mock.patch("mysite.caches.breaker.WRITE_PAUSE", 60):
+            caches["default"].set("key", 1)
+
+        health, _ = self.health()
+        self.assertEqual((health["redis"], health["writes"]), ("up", "refused"))
 
     def test_it_names_no_address(self):
         self.server.kill()

@@ -1,8 +1,9 @@
 """Of all who miss the same key at once, one builds: mysite/caches/stampede.py."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from unittest import mock, skipUnless
 
 from django.conf import settings
@@ -12,12 +13,16 @@ from django.template import Context, Template
 from django.test import RequestFactory
 from django.views.decorators.cache import cache_page, never_cache
 
+from mysite.caches import stampede
+from mysite.caches.breaker import breaker_of
 from mysite.caches.pages import new_generations, page
 from mysite.caches.serializer import SafeSerializer
 from mysite.caches.stampede import (
     BUILD_TIMEOUT,
+    LONGEST_PAUSE,
     NEVER,
     TOKEN,
+    WAIT,
     NotKept,
     get_or_build,
     renewal,
@@ -34,6 +39,26 @@ serializer = SafeSerializer({})
 
 def looks_so_far(redis):
     return redis.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"]
+
+
+class Clock:
+    """Stands in for the module `time`: whoever sleeps moves it on, and nobody waits."""
+
+    time = time.time
+
+    def __init__(self):
+        self.now = self.looks = 0
+
+    def monotonic(self):
+        self.looks += 1
+        if self.looks > 10_000:
+            raise AssertionError("Asked for the time without end")
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+        if self.now > 10 * WAIT:
+            raise AssertionError("Waited without end")
 
 
 class Crowd(PagesTestCase):
@@ -65,6 +90,17 @@ class Crowd(PagesTestCase):
 
     def invalidate(self):
         new_generations("site", ["g"])
+
+    def invalidate_now(self, key):
+        """Drop the entry at `key` (as Redis has it), while nobody builds it."""
+        self.invalidate()
+
+    @contextmanager
+    def writes_paused(self):
+        """Let the caches not try to write, as after a refusal a moment ago."""
+        breaker = breaker_of()
+        with mock.patch.object(breaker, "_pause_ends", float("inf")):
+            yield
 
     def together(self, number=CROWD):
         """Let so many ask at once. Return their answers, None for an exception."""
@@ -113,6 +149,10 @@ class Crowd(PagesTestCase):
         (name,) = names
         self.redis(self.level).set(name, TOKEN + b"somebody", px=BUILD_TIMEOUT * 1000)
         return name
+
+    def clock(self):
+        """Let the guard take its time from a Clock, and return that."""
+        return self.enterContext(mock.patch("mysite.caches.stampede.time", Clock()))
 
 
 class PageTests(Crowd):
@@ -252,6 +292,32 @@ class PageTests(Crowd):
         # The one who began before the invalidation has its own answer.
         self.assertEqual(sorted(answers), ["built 1"] + ["built 2"] * 19)
 
+    def test_nobody_waits_longer_than_the_bound_for_a_right_that_never_ends(self):
+        name = self.right_of_somebody_else()
+        self.redis(self.level).persist(name)
+        clock = self.clock()
+
+        self.assertEqual(self.ask(), "built 1")
+        self.assertLess(WAIT, clock.now + LONGEST_PAUSE)
+        self.assertLess(clock.now, WAIT + 2 * LONGEST_PAUSE)
+
+    def test_a_right_taken_when_the_value_was_just_stored_is_given_up(self):
+        real, others = stampede.take_turn, []
+
+        def too_late(*args, **kwargs):
+            if not others:  # Between the first look and the second.
+                others.append(threading.Thread(target=self.ask))
+                others[0].start()
+                others[0].join()
+            return real(*args, **kwargs)
+
+        for module in ("pages", "stampede"):
+            self.enterContext(mock.patch(f"mysite.caches.{module}.take_turn", too_late))
+
+        self.assertEqual(self.ask(), "built 1")
+        self.assertEqual(self.built, 1)
+        self.assertEqual(self.rights(), [])
+
     def test_what_is_stored_gives_up_the_right(self):
         self.ask()
 
@@ -272,6 +338,52 @@ class PageTests(Crowd):
 
         with self.refusing("set"):
             self.assertEqual(self.ask(), "built 1")
+
+    def test_after_a_refusal_a_miss_tries_to_write_nothing(self):
+        with self.refusing("set"):
+            self.ask()
+            with self.writes_paused(), self.commands() as commands:
+                self.ask()
+
+        self.assertEqual(sum(commands.values()), 1, commands)
+        self.assertEqual(self.built, 2)
+
+    def test_after_the_pause_it_is_kept_again(self):
+        with self.refusing("set"):
+            self.ask()
+        breaker_of().resume_writes()
+
+        self.ask()
+
+        self.assertEqual(self.ask(), "built 2")
+
+    def test_in_the_pause_hits_go_on(self):
+        self.ask()
+
+        with self.writes_paused():
+            self.assertEqual(self.ask(), "built 1")
+
+    def test_in_the_pause_what_is_due_is_served_as_it_is(self):
+        self.ask()
+        self.make_due()
+
+        with self.writes_paused():
+            self.assertEqual(self.ask(), "built 1")
+
+    def test_in_the_pause_no_value_is_packed(self):
+        with self.writes_paused(), mock.patch.object(SafeSerializer, "dumps") as dumps:
+            self.ask()
+
+        dumps.assert_not_called()
+
+    def test_an_invalidation_in_the_pause_is_carried_out(self):
+        self.ask()
+        (key,) = self.keys(self.level, self.pattern)
+
+        with self.writes_paused():
+            self.invalidate_now(key)
+
+            self.assertEqual(self.ask(), "built 2")
 
     def test_what_is_too_large_to_be_stored_makes_nobody_wait(self):
         looked, others = self.everybody_looked(10), threading.Barrier(9)
@@ -294,6 +406,20 @@ class PageTests(Crowd):
         self.assertEqual((commands["set"], commands["eval"]), (0, 0))
 
 
+class HeadTests(Crowd):
+    """HEAD looks for the page of GET first, and then for its own."""
+
+    def test_it_does_not_wait_for_the_right_it_has(self):
+        self.get(method="head")
+        self.redis("site").delete(*self.pages("site"))
+
+        with mock.patch("time.sleep", self.fail):
+            self.get(method="head")
+
+        self.assertEqual(self.built, 2)
+        self.assertEqual(self.rights(), [])
+
+
 class FragmentTests(PageTests):
     """A fragment of a page."""
 
@@ -308,6 +434,20 @@ class FragmentTests(PageTests):
         (name,) = self.rights()
         with page():
             caches["template_fragments"].delete(name.partition("building:")[2])
+
+    def invalidate_now(self, key):
+        caches["template_fragments"].delete(key.partition("1:")[2])
+
+    def test_a_fragment_within_itself_does_not_wait_for_its_own_right(self):
+        self.template = Template(
+            "{% load cache %}{% cache 60 name %}{% cache 60 name %}{{ build }}{% endcache %}"
+            "{% endcache %}"
+        )
+
+        with mock.patch("time.sleep", self.fail):
+            self.assertEqual(self.ask(), "built 1")
+
+        self.assertEqual(self.rights(), [])
 
     def test_outside_of_any_request_nobody_would_give_up_a_right_so_there_is_none(self):
         self.while_building = lambda number: self.assertEqual(self.rights(), [])
@@ -330,6 +470,9 @@ class LowLevelTests(PageTests):
 
     def invalidate(self):
         self.version = 2
+
+    def invalidate_now(self, key):
+        cache.delete("key")
 
     def test_nobody_gets_what_was_invalidated_while_it_was_built(self):
         # A new version is another key: nothing to wait for.
@@ -483,6 +626,21 @@ class CacheStatusTests(Crowd):
             self.statuses(answers),
             ['"django-view"; fwd=uri-miss; collapsed', '"django-view"; fwd=uri-miss; stored'],
         )
+
+    def test_a_long_wait_is_a_short_event(self):
+        self.ask()
+        (key,) = self.pages("view")
+        self.redis("view").delete(key)
+        name = key.replace("views.decorators.cache.cache_page.", "building:")
+        self.redis("view").set(name, TOKEN + b"somebody")
+        clock = self.clock()
+
+        with mock.patch("watch.middleware.feed.put") as put:
+            self.ask()
+
+        self.assertGreater(clock.now, WAIT - 1)
+        (event,), _ = put.call_args
+        self.assertLess(len(event.ops), 25)
 
     def test_near_its_end_one_stored_and_the_others_hit(self):
         self.ask()
