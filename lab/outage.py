@@ -321,7 +321,7 @@ experiment = Experiment(
         "each command waits that long. Set short timeouts.",
         "Even a short timeout is paid for each command. A circuit breaker lets one call pay, and "
         "the others build their pages at once.",
-        "Open, it asks by itself once a second whether Redis is back. No visitor waits for that.",
+        "Open, it asks by itself twice a second whether Redis is back. No visitor waits for that.",
         "A full Redis is not down: it answers reads and refuses writes. The breaker stays closed, "
         "and each page costs what it costs without a cache, once its entries have expired. "
         "`volatile-lru` makes room instead, so choose that for a cache.",

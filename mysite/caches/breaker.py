@@ -51,13 +51,17 @@ from redis.retry import Retry
 
 from mysite.caches.log import Quiet
 
-# Seconds that the breaker stays open before Redis is asked again. A request that takes
-# less than this pays for one timeout at most.
-PERIOD = 1
+# Seconds that the breaker stays open before Redis is asked again, by each process by itself. A
+# shorter time finds Redis sooner; a request that takes less than this pays for one timeout at
+# most. While one process still does without, its pages take the machine from the others.
+PERIOD = 0.5
 
-# Seconds without another attempt to store something after Redis refused one. Shorter than
-# PERIOD, because a page is missed, built and stored before it is a hit again.
+# Seconds without another attempt to store something after Redis refused one.
 WRITE_PAUSE = 0.5
+
+
+# Seconds for which all who want the address of a host wait for the same lookup.
+SHARED_LOOKUP = 1
 
 
 class BreakerOpen(ConnectionError):
@@ -381,8 +385,9 @@ def _look_up(host, port, timeout):
     """
     Raise TimeoutError when looking up `host` takes longer than `timeout` seconds.
 
-    When it doesn't, redis-py looks it up once more, which takes as long as that did. All
-    callers share one thread a host, which may be stuck in the resolver for ten seconds.
+    When it doesn't, redis-py looks it up once more, which takes as long as that did. Callers
+    share one thread a host. It may be stuck in the resolver for ten seconds, after an answer
+    is to be had again: who comes a second after it began has another one.
     """
     try:
         ipaddress.ip_address(host)
@@ -391,8 +396,8 @@ def _look_up(host, port, timeout):
     else:
         return
     with _registry_lock:
-        lookup = _lookups.get(host)
-        if lookup is None:
+        lookup, until = _lookups.get(host, (None, 0))
+        if time.monotonic() >= until:
             lookup = Future()
             name = f"redis-lookup-{host}"
             thread = threading.Thread(
@@ -402,7 +407,7 @@ def _look_up(host, port, timeout):
                 thread.start()
             except RuntimeError:
                 return  # No more threads to be had: then without the limit.
-            _lookups[host] = lookup
+            _lookups[host] = lookup, time.monotonic() + SHARED_LOOKUP
     if wait([lookup], timeout).not_done:
         raise TimeoutError(f"Looking up {host} takes longer than {timeout} s")
 
@@ -412,7 +417,8 @@ def _resolve(host, port, lookup):
     with contextlib.suppress(OSError, UnicodeError):
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     with _registry_lock:
-        _lookups.pop(host, None)
+        if _lookups.get(host, (None, 0))[0] is lookup:
+            del _lookups[host]
     lookup.set_result(None)
 
 

@@ -15,18 +15,24 @@ The right to build is a key beside the value's, `building:<key>`, set with NX an
 5. In the last part of an entry's time one request takes the right and builds anew. The
    others get the entry, which is still valid, and nobody waits.
 
+A right that its holder could not give up, because Redis went away meanwhile, is given up when
+Redis is back. So is one that may have been taken: a Redis that hung carries out what it was
+sent, for somebody who has long gone on.
+
 A right that can't be had because Redis is away or full is no reason to wait: the value is
 then built at once, as without a guard. For a moment after such a refusal nobody even tries.
 """
 
 import secrets
 import time
+from collections import deque
 from contextlib import suppress
 
 from django_redis.exceptions import ConnectionInterrupted
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from mysite.caches.breaker import on_close
 from mysite.caches.client import SafeClient
 
 BUILDING = "building:"
@@ -73,8 +79,30 @@ class Right:
     def nothing_to_keep(self):
         """Let all who wait go on at once. Never raises: the right ends by itself, too."""
         milliseconds = NOTHING_TIMEOUT * 1000
-        with suppress(RedisError):
+        try:
             self.client.eval(GIVE_UP, 1, self.name, self.token, NOTHING, milliseconds)
+        except RedisError as error:
+            self.leave(error)
+
+    def leave(self, error):
+        """Give it up later, if `error` says that Redis is away. Refused, it was not taken."""
+        if not isinstance(error, ResponseError):
+            _left.append(self)
+
+
+# Rights that somebody may have and nobody uses. More than this end by themselves.
+_left = deque(maxlen=1000)
+
+
+@on_close
+def give_up_what_was_left(breaker):
+    """Let nobody wait for those who could not give up their right during the outage."""
+    for right in _left.copy():
+        if getattr(right.client.connection_pool, "breaker", None) is breaker:
+            with suppress(ResponseError):  # Not allowed to, for one. Then it ends by itself.
+                right.give_up()
+            with suppress(ValueError):  # So many came meanwhile that it is out.
+                _left.remove(right)
 
 
 def renewal(timeout):
@@ -125,6 +153,7 @@ def take_turn(client, name, keys, accept, prepare=None, wait=True):
             else:
                 redis.delete(name)
     except RedisError as error:
+        right.leave(error)
         raise ConnectionInterrupted(connection=redis) from error
 
 
@@ -216,8 +245,10 @@ def get_or_build(cache, key, build, timeout, version=None):
     except NotKept:
         # No mark either: endless keys would leave endless marks.
         if right:
-            with suppress(RedisError):
+            try:
                 right.give_up()
+            except RedisError as error:
+                right.leave(error)
             right = None
         raise
     finally:

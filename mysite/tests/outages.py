@@ -13,8 +13,12 @@ from contextlib import suppress
 
 import redis
 
+from mysite.caches.breaker import PERIOD
 from mysite.tests.faults import Proxy, free_port
 from mysite.tests.processes import wait_until
+
+# Seconds after a fault in which there must be hits again.
+RECOVERY = PERIOD + 1
 
 
 def nothing(blog):
