@@ -224,10 +224,12 @@ def get_or_build(cache, key, build, timeout, version=None):
         value, is_due = _read(client.read(values[0]))
         return MISSING if is_due else value
 
-    right = None
+    # Redis that takes no right takes no value, which would be packed for nothing.
+    right, may_store = None, False
     with suppress(ConnectionInterrupted):
         building, name = (client.make_key(name, version) for name in (f"{BUILDING}{key}", key))
         value, right = take_turn(client, building, [name], second_look, wait=kept is MISSING)
+        may_store = True
         if value is not MISSING:
             if kept is MISSING:
                 client.tell("collapsed", name)
@@ -239,7 +241,8 @@ def get_or_build(cache, key, build, timeout, version=None):
     try:
         value = build()
         with suppress(ConnectionInterrupted):
-            if store(client, key, (renewal(timeout), value), timeout, version, right):
+            entry = renewal(timeout), value
+            if may_store and store(client, key, entry, timeout, version, right):
                 right = None
         return value
     except NotKept:

@@ -348,6 +348,14 @@ class PageTests(Crowd):
         self.assertEqual(sum(commands.values()), 1, commands)
         self.assertEqual(self.built, 2)
 
+    def test_what_was_built_without_a_right_is_not_packed_when_the_pause_is_over(self):
+        self.while_building = lambda number: breaker_of().resume_writes()
+
+        with self.refusing("set"), mock.patch.object(SafeSerializer, "dumps") as dumps:
+            self.ask()
+
+        dumps.assert_not_called()
+
     def test_after_the_pause_it_is_kept_again(self):
         with self.refusing("set"):
             self.ask()
