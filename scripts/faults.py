@@ -373,7 +373,7 @@ def main():
             for blog in blogs:
                 is_judged = blog.name == "now" and not options.quick
                 rows.append(measure(blog, off, name, seconds, is_judged))
-                print(f"{name}, {blog.name}: done", file=sys.stderr, flush=True)
+                print(f"{name}, {blog.name}: {rows[-1].share:.0%}", file=sys.stderr, flush=True)
     sys.exit(report(rows, options.quick))
 
 

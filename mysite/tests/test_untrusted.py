@@ -1,0 +1,118 @@
+"""Whatever somebody writes into Redis, pages answer 200 and no code runs: all four levels."""
+
+import pickle
+import random
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+from blog.tests import DATABASES, CacheTestCase
+from mysite.caches.serializer import FORMAT, MAX_BYTES
+from mysite.tests.test_serializer import Bomb, mutate
+
+PAGES = ("/", "/posts/keys/", "/archive/", "/search/?q=keys")
+
+
+class UntrustedTests(CacheTestCase):
+    def setUp(self):
+        super().setUp()
+        self.post = self.make_post("keys")
+        self.make_comment(self.post)
+        self.warning = self.enterContext(mock.patch("mysite.caches.log.logger.warning"))
+        self.right = self.read()
+        self.read()
+
+    def read(self):
+        """Return what each page says."""
+        said = {}
+        for path in PAGES:
+            response = self.client.get(path)
+            self.assertEqual(response.status_code, 200, path)
+            said[path] = [line.strip() for line in response.text.splitlines() if "keys" in line]
+        return said
+
+    def spoil(self, spoiled, but=None):
+        """Overwrite each key of each level that does not end in `but`. Return how many."""
+        number = 0
+        for level in DATABASES:
+            redis = self.redis(level)
+            for key in self.keys(level):
+                if but and key.endswith(but):
+                    continue
+                number += 1
+                value = spoiled(redis.get(key))
+                redis.set(key, value, keepttl=True)
+        return number
+
+    def assert_misses(self, spoiled):
+        self.assertGreaterEqual(self.spoil(spoiled), 8)
+        self.assertEqual(self.read(), self.right)
+
+        # Without the name of a version, nobody asks for what was stored under it.
+        self.empty_caches()
+        self.read()
+        self.spoil(spoiled, but=":generation")
+        self.assertEqual(self.read(), self.right)
+
+        self.read()  # What was deleted as unreadable is stored again.
+        for level in DATABASES:
+            for key in self.keys(level):
+                value = self.redis(level).get(key)
+                self.assertTrue(value.isdigit() or value.startswith((FORMAT, b"nothing")), key)
+                self.assertLess(len(value), MAX_BYTES, key)
+
+    def test_a_pickle_runs_nothing(self):
+        target = Path(self.enterContext(tempfile.TemporaryDirectory()), "executed")
+        poison = pickle.dumps(Bomb(target))
+
+        self.assert_misses(lambda value: poison)
+
+        self.assertIs(target.exists(), False)
+
+    def test_a_pickle_behind_the_mark_of_the_format_runs_nothing(self):
+        target = Path(self.enterContext(tempfile.TemporaryDirectory()), "executed")
+        poison = FORMAT + pickle.dumps(Bomb(target))
+
+        self.assert_misses(lambda value: poison)
+
+        self.assertIs(target.exists(), False)
+
+    def test_a_truncated_value(self):
+        self.assert_misses(lambda value: value[: len(value) // 2] if len(value) > 30 else b"")
+
+    def test_an_oversized_value(self):
+        self.assert_misses(lambda value: value + b"x" * MAX_BYTES)
+
+    def test_a_value_of_the_next_format(self):
+        self.assert_misses(lambda value: b"\xc1\x02" + value[2:])
+
+    def test_it_is_logged_and_does_not_flood(self):
+        self.spoil(lambda value: b"garbage")
+        self.warning.reset_mock()
+
+        self.read()
+
+        self.assertLessEqual(self.warning.call_count, 2)
+
+    def test_keys_of_another_release_are_not_read(self):
+        before = {level: self.keys(level) for level in DATABASES}
+        self.spoil(lambda value: b"\x80\x04 of another release")
+
+        with mock.patch("mysite.caches.FORMAT", 2):
+            self.assertEqual(self.read(), self.right)
+
+        for level, keys in before.items():
+            values = {self.redis(level).get(key) for key in keys}
+            self.assertEqual(values, {b"\x80\x04 of another release"}, level)
+
+    def test_random_mutations_of_a_page(self):
+        dice = random.Random(4)  # noqa: S311
+        self.client.get("/about/")
+        site = self.redis("site")
+        kept = {key: site.get(key) for key in self.keys("site")}
+        for number in range(300):
+            key = dice.choice(list(kept))
+            site.set(key, bytes(mutate(bytearray(kept[key]), dice)), ex=60)
+
+            with self.subTest(number):
+                self.assertEqual(self.client.get("/about/").status_code, 200)
