@@ -681,6 +681,7 @@ class LeftRightsTests(BreakerTestCase):
         def build():
             self.assertEqual(len(self.rights()), 1)
             self.server.hang()
+            page()  # Others have noticed, so that nothing more is sent.
             return "built"
 
         self.assertEqual(get_or_build(caches["default"], "key", build, 60), "built")
@@ -690,6 +691,7 @@ class LeftRightsTests(BreakerTestCase):
     def test_of_one_whose_value_is_not_kept(self):
         def build():
             self.server.hang()
+            page()
             raise NotKept("built")
 
         with self.assertRaises(NotKept):
