@@ -58,7 +58,7 @@ class RedisServer:
     def command(self, *words):
         """Run one command on a connection of its own."""
         once = Retry(NoBackoff(), 0)
-        with redis.Redis(port=self.port, socket_timeout=5, retry=once) as client:
+        with redis.Redis(port=self.port, socket_timeout=20, retry=once) as client:
             return client.execute_command(*words)
 
     def hang(self):

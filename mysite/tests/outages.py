@@ -77,6 +77,8 @@ def loading(blog):
         # Redis looks at its clients after each 2 MB that it has loaded.
         for number in range(int(blog.seconds * 12)):
             client.set(f"large-{number}", os.urandom(2_100_000))
+    # What is random is not made smaller, and trying takes longer than a command may.
+    blog.server.command("CONFIG", "SET", "rdbcompression", "no")
     blog.server.command("SAVE")
     blog.server.kill()
     blog.server.start("--key-load-delay", "100000", wait=False)  # Microseconds a key.
