@@ -3,6 +3,7 @@
 import logging
 from functools import lru_cache
 from time import perf_counter_ns
+from typing import NamedTuple
 
 from django.core.signals import setting_changed
 from django.dispatch import receiver
@@ -70,68 +71,109 @@ def place_of(key):
 @receiver(setting_changed)
 def _forget(**kwargs):
     place_of.cache_clear()
+    _read_of.cache_clear()
 
 
-def keys_with_ttl(event, args):
-    """Return the keys of a read whose time left is worth asking for."""
-    verb = args[0]
-    if verb == "GET":
-        keys = args[1:2]
-    elif verb == "MGET":
-        keys = args[1:]
+class Read(NamedTuple):
+    """What the text of a GET or MGET says."""
+
+    keys: tuple
+    level: str | None
+    kinds: tuple  # of each key
+    wanted: tuple  # the keys whose time left is worth asking for
+
+
+@lru_cache(maxsize=1000)
+def _read_of(args):
+    keys = args[1:]
+    if not keys or not all(isinstance(key, str) for key in keys):
+        return None
+    level = place_of(keys[0])[0]
+    kinds = [place_of(key)[1] for key in keys]
+    if PAGE in kinds or VARY in kinds:
+        # Of a page's keys only the page's own time counts.
+        wanted = [key for key, kind in zip(keys, kinds, strict=True) if kind is PAGE]
+        kinds = [ASIDE if kind is LOOKUP else kind for kind in kinds]
     else:
-        return ()
-    wanted = []
-    for key in keys[:MAX_TTLS]:
-        if not isinstance(key, str):
-            return ()
-        kind = place_of(key)[1]
-        if kind is PAGE or kind is VARY:
-            # Of a page's keys only the page's own time counts.
-            return [key for key in keys if place_of(key)[1] is PAGE]
-        if kind is LOOKUP and key not in event.written:
-            wanted.append(key)
-    return wanted
+        wanted = [key for key, kind in zip(keys[:MAX_TTLS], kinds, strict=False) if kind is LOOKUP]
+    return Read(keys, level, tuple(kinds), tuple(wanted))
 
 
-def note(event, server, commands, replies, ns, ttls=None):
-    """
-    Add to the event what these commands did, which left in one round trip that took `ns`.
+def read_of(args):
+    """Return the Read that this command is, or None for any other command."""
+    if args[0] != "MGET" and (args[0] != "GET" or len(args) != 2):
+        return None
+    try:
+        return _read_of(args)
+    except TypeError:  # A key that can be changed, such as a bytearray.
+        return None
 
-    `replies` may be exceptions. `ttls` are the milliseconds left of some keys.
-    """
+
+def keys_with_ttl(event, read):
+    """Return the keys of a Read whose time left is to be asked for, too."""
+    if event.written:
+        return [key for key in read.wanted if key not in event.written]
+    return read.wanted
+
+
+def note_read(event, server, read, verb, reply, ns, ttls):
+    """note(), for one Read: hits are made of these. `ttls` are the milliseconds keys have left."""
     if len(event.ops) > MAX_NOTED:
-        event.left_out += len(commands)
+        event.left_out += 1
         return
     begin = perf_counter_ns()
     try:
-        source, ttls = line_that_asked(event), ttls or {}
-        fallback = config().servers.get(server) or "other"
-        part = ns // len(commands)
-        for args, reply in zip(commands, replies, strict=True):
-            keys = _keys(args)
-            level = place_of(keys[0])[0] or fallback
-            ops, timed = [], []
-            for key, kind, hit, size, ttl, what in _rows(event, args, keys, reply, ttls):
-                if place_of(key)[1] is ASIDE:
-                    kind = ASIDE
-                op = Op(args[0], level, key, kind, hit, size, 0, ttl, source, what)
-                ops.append(op)
-                if kind is not ASIDE:
-                    timed.append(op)
-            # What is asked aside takes no time of its own: the trip was for the others.
-            share_out(part, timed or ops)
-            event.ops += ops
+        level = read.level or config().servers.get(server) or "other"
+        ops = _reads(event, read, verb, level, line_that_asked(event), reply, ttls)
+        share_out(ns, ops)
+        event.ops += ops
     except Exception as error:
         # A cache that works must not seem broken because somebody watches it.
         complain("A command is not noted", repr(error))
     event.own_ns += perf_counter_ns() - begin
 
 
+def note(event, server, commands, replies, ns):
+    """
+    Add to the event what these commands did, which left in one round trip that took `ns`.
+
+    `replies` may be exceptions.
+    """
+    if len(event.ops) > MAX_NOTED:
+        event.left_out += len(commands)
+        return
+    begin = perf_counter_ns()
+    try:
+        source = line_that_asked(event)
+        fallback = config().servers.get(server) or "other"
+        part = ns // len(commands)
+        for args, reply in zip(commands, replies, strict=True):
+            keys = _keys(args)
+            level = place_of(keys[0])[0] or fallback
+            if (args[0] == "GET" or args[0] == "MGET") and len(args) > 1:
+                read = _read_of((args[0], *keys))
+                ops = _reads(event, read, args[0], level, source, reply, {})
+            else:
+                ops = [
+                    Op(args[0], level, key, kind, hit, size, 0, ttl, source, what)
+                    for key, kind, hit, size, ttl, what in _rows(event, args, keys, reply)
+                ]
+            share_out(part, ops)
+            event.ops += ops
+    except Exception as error:
+        complain("A command is not noted", repr(error))
+    event.own_ns += perf_counter_ns() - begin
+
+
 def share_out(ns, ops):
-    """Give each operation its part of the time of their round trip."""
-    part = ns // len(ops)
-    for op in ops:
+    """
+    Give each operation its part of the time of their round trip.
+
+    What is asked aside takes none: the trip was for the others.
+    """
+    timed = [op for op in ops if op.kind is not ASIDE] or ops
+    part = ns // len(timed)
+    for op in timed:
         op.ns = part
 
 
@@ -153,46 +195,50 @@ def _text(key):
     return bytes(key).decode(errors="backslashreplace") if not isinstance(key, int) else str(key)
 
 
-def _rows(event, args, keys, reply, ttls):
-    """Return (key, kind, hit, size, ttl, note) of each key of a command."""
+def _rows(event, args, keys, reply):
+    """Return (key, kind, hit, size, ttl, note) of each key of a command that is no Read."""
     verb, error = args[0], ""
     if isinstance(reply, Exception):
-        is_away = isinstance(reply, (ConnectionError, TimeoutError, OSError))
-        error = DOWN if is_away else ERROR
-    if verb == "GET":
-        return _reads(event, keys, [None if error else reply], ttls, error)
-    if verb == "MGET" and len(args) > 1:
-        return _reads(event, keys, [None] * len(keys) if error else reply, ttls, error)
+        error = _what(reply)
+    hit, kind = None, OTHER
     if verb in STORES:
-        return [_store(event, args, keys[0], reply, error)]
-    if verb == "EXISTS" and len(keys) == 1:
-        kind = READBACK if keys[0] in event.written else LOOKUP
-        hit = None if error is DOWN else not error and bool(reply)
-        return [(keys[0], kind, hit, 0, None, error)]
-    if verb in DELETES:
-        event.written.difference_update(keys)
-        return [(key, DELETE, None, 0, None, error) for key in keys]
-    kind = OTHER
-    if verb in CHANGES or verb in SCRIPTS:
-        kind = WRITE
-        event.written.update(keys)
-    return [(key, kind, None, 0, None, error) for key in keys]
+        rows = [_store(event, args, keys[0], reply, error)]
+    else:
+        if verb == "EXISTS" and len(keys) == 1:
+            kind = READBACK if keys[0] in event.written else LOOKUP
+            hit = None if error is DOWN else not error and bool(reply)
+        elif verb in DELETES:
+            event.written.difference_update(keys)
+            kind = DELETE
+        elif verb in CHANGES or verb in SCRIPTS:
+            kind = WRITE
+            event.written.update(keys)
+        rows = [(key, kind, hit, 0, None, error) for key in keys]
+    return [(row[0], ASIDE, *row[2:]) if place_of(row[0])[1] is ASIDE else row for row in rows]
 
 
-def _reads(event, keys, values, ttls, error):
-    rows = []
-    kinds = [place_of(key)[1] for key in keys]
-    is_page = PAGE in kinds or VARY in kinds
-    for key, kind, value in zip(keys, kinds, values, strict=True):
-        if key in event.written:
+def _what(error):
+    """Return the note of a command that failed."""
+    return DOWN if isinstance(error, (ConnectionError, TimeoutError, OSError)) else ERROR
+
+
+def _reads(event, read, verb, level, source, reply, ttls):
+    """Return an Op for each key of a Read. `reply` is what Redis said, or an exception."""
+    error, ops, written = "", [], event.written
+    if isinstance(reply, Exception):
+        error, values = _what(reply), (None,) * len(read.keys)
+    else:
+        values = reply if verb == "MGET" else (reply,)
+    for key, kind, value in zip(read.keys, read.kinds, values, strict=True):
+        if written and key in written and kind is not ASIDE:
             kind = READBACK
-        elif is_page and kind is LOOKUP:
-            kind = ASIDE
         if value is None:
-            rows.append((key, kind, None if error is DOWN else False, 0, None, error))
+            hit = None if error is DOWN else False
+            ops.append(Op(verb, level, key, kind, hit, 0, 0, None, source, error))
         else:
-            rows.append((key, kind, True, len(value), _time_left(ttls.get(key)), error))
-    return rows
+            left = _time_left(ttls.get(key))
+            ops.append(Op(verb, level, key, kind, True, len(value), 0, left, source, error))
+    return ops
 
 
 def _time_left(reply):

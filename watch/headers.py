@@ -130,7 +130,8 @@ def server_timing(event, settings):
                 f'desc="{word} n={answer.lookups} ttl={ttl} b={answer.size}{at}"'
             )
     # Cache-Status is not readable for scripts on the page, Server-Timing is.
-    parts += [f'why;desc="{level} {why}"' for level, why in _WHY.findall(event.cache_status)]
+    if "fwd=" in event.cache_status:
+        parts += [f'why;desc="{level} {why}"' for level, why in _WHY.findall(event.cache_status)]
     parts.append(f"watch;dur={event.own_ns / 1e6:.2f}")
     lookups = [op for op in event.ops if op.kind is LOOKUP]
     if not lookups:

@@ -12,7 +12,6 @@ from contextlib import suppress
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django_redis.client import DefaultClient
 from django_redis.exceptions import ConnectionInterrupted
-from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from mysite.caches.log import Quiet
@@ -94,7 +93,10 @@ class SafeClient(DefaultClient):
         redis = self.get_client(write=False)
         try:
             # An instrumented client is asked in its own way, so that it sees the command.
-            found = self._mget(redis, names) if type(redis) is Redis else redis.mget(names)
+            if watch := getattr(redis, "watch_mget", None):
+                found = watch(names, self._mget)
+            else:
+                found = self._mget(names)[0]
             return [
                 None if value is None else self.decode_at(name, value)
                 for name, value in zip(names, found, strict=True)
@@ -105,8 +107,9 @@ class SafeClient(DefaultClient):
             found = SafeClient.get_many(self, keys, version)
             return [found.get(key) for key in keys]
 
-    def _mget(self, redis, names):
-        pool = redis.connection_pool
+    def _mget(self, names, left=()):
+        """Return what Redis has at `names`, and the milliseconds that each key in `left` has."""
+        pool = self.get_client(write=False).connection_pool
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -115,15 +118,19 @@ class SafeClient(DefaultClient):
             # Of its own, and none of the pool: those are checked before each use. Here it
             # is enough that a lost connection is tried once more.
             connection = pool.connection_class(**pool.connection_kwargs)
+        packed = connection.pack_command("MGET", *names)
+        for key in left:
+            packed += connection.pack_command("PTTL", key)
 
         def exchange():
-            connection.send_packed_command(connection.pack_command("MGET", *names), False)
-            return connection.read_response()
+            connection.send_packed_command(packed, False)
+            answer = connection.read_response()
+            return answer, [_answer(connection) for _ in left]
 
-        answer = connection.retry.call_with_retry(exchange, lambda error: connection.disconnect())
+        answers = connection.retry.call_with_retry(exchange, lambda error: connection.disconnect())
         # Not after an error: there may be an answer left that nobody has read.
         self._idle.append(connection)
-        return answer
+        return answers
 
     def has_key(self, key, version=None, client=None):
         """Return whether get() would find a value. Reads the value, as EXISTS can't tell."""
@@ -237,6 +244,14 @@ class SafeClient(DefaultClient):
         _log.warning("The value of %.200r can't be read, deleting it: %s", str(name), reason)
         with suppress(ConnectionInterrupted):
             self.delete(key, version=version, client=client)
+
+
+def _answer(connection):
+    """Return the next answer of Redis, a refusal too: PTTL may be forbidden."""
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def _is_wrong_type(error):
