@@ -24,6 +24,7 @@ import time
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
@@ -55,7 +56,7 @@ HEADER_KEY = re.compile(re.escape(HEADERS) + r"(.*)\.([0-9a-f]{32})(.*)", re.DOT
 NO_VARY = "d41d8cd98f00b204e9800998ecf8427e"  # md5 of nothing
 
 
-@dataclass
+@dataclass(slots=True)
 class Lookup:
     """What one level answered when it was asked for the current page."""
 
@@ -78,7 +79,7 @@ class Lookup:
         return response, is_due
 
 
-@dataclass
+@dataclass(slots=True)
 class Page:
     """The page that the current request asks for, as the page levels need to know it."""
 
@@ -242,6 +243,8 @@ class PageClient(GenerationClient):
         # finds out by an exception each time. There is a client a thread, as there is a zone.
         timezone.activate(timezone.get_current_timezone())
         self.decoded = _decoded.setdefault(self.alias, Decoded())
+        # A page that is hit is asked for again and again, and always by these keys.
+        self.asked_for = lru_cache(maxsize=200)(self._asked_for)
 
     def decode_at(self, name, value):
         """Return the value that Redis holds at `name` as `value`. Raises UnreadableValue."""
@@ -265,12 +268,17 @@ class PageClient(GenerationClient):
         response = lookup.fetched.pop(key)
         return default if response is MISSING else response
 
-    def _get_all(self, current, lookup, key, default, version):
+    def _asked_for(self, key, generation, version):
+        """Return the keys of a lookup that begins with `key`, and what Redis calls them."""
         prefix, url, end = HEADER_KEY.fullmatch(key).groups()
-        lookup.header_key, lookup.fetched, lookup.token = key, {}, None
-        lookup.guess = guess = f"{PAGES}{prefix}.GET.{url}.{NO_VARY}{end}"
-        keys = key, guess, generation_key(current.generation)
-        headers, entry, token = self.look(keys, version)
+        keys = key, f"{PAGES}{prefix}.GET.{url}.{NO_VARY}{end}", generation_key(generation)
+        return keys, tuple(self.make_key(name, version) for name in keys)
+
+    def _get_all(self, current, lookup, key, default, version):
+        keys, names = self.asked_for(key, current.generation, version)
+        guess = keys[1]
+        lookup.header_key, lookup.fetched, lookup.token, lookup.guess = key, {}, None, guess
+        headers, entry, token = self.look_at(names, keys, version)
         lookup.understand(headers, token)
         if not lookup.headers:
             lookup.fetched[guess] = self._answer(current, lookup, guess, entry, version)
