@@ -22,11 +22,11 @@ def healthz(request):
     A blog without its cache is slow, not broken: a check that failed with Redis would take
     every replica out at once.
 
-    The answer is the circuit breaker's: `redis` is up or down, `since` a Unix time, and
-    `writes` are "refused" while Redis answers and takes none, as a full one does. A
+    The answer is the circuit breaker's: `redis` is up or down, `since` a Unix time. A
     process without visitors knows nothing new, so this asks Redis too. It waits for one
-    timeout at most, and not at all while the breaker is open. The reason stays in the log:
-    it names addresses.
+    timeout at most, and not at all while the breaker is open. `writes` are "refused" for
+    half a second after Redis refused this process one, as a full Redis does; for that
+    nobody is asked. The reason stays in the log: it names addresses.
     """
     with contextlib.suppress(RedisError):  # The breaker has heard of it.
         get_redis_connection("default").ping()

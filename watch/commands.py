@@ -234,6 +234,8 @@ def _reads(event, read, verb, level, source, reply, ttls):
             kind = READBACK
         if value is None:
             hit = None if error is DOWN else False
+            if error is DOWN and event.last_read(key):
+                kind = ASIDE  # The answer is there already. What failed is its renewal.
             ops.append(Op(verb, level, key, kind, hit, 0, 0, None, source, error))
         else:
             left = _time_left(ttls.get(key))

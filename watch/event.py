@@ -1,7 +1,7 @@
 """
 What one request asked of the caches, and what each level answered.
 
-An Event is made by `recording()`, filled by WatchedRedis, summed up by `answers()`, and
+An Event is made by `recording()`, filled by WatchedRedis, summed up by `sum_up()`, and
 sent to the stream as `as_json()`. Its JSON form is described in README.md.
 
 How the sums are made, so that they are true:
@@ -167,6 +167,8 @@ class Answer:
         self.ns += op.ns
         kind = op.kind
         if op.note is DOWN:
+            if kind is ASIDE and (self.hits or self.page_hit):
+                return  # Nobody needed it for an answer.
             self.down = True
             if kind is PAGE or kind is VARY:
                 self.page = op

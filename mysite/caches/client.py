@@ -78,6 +78,7 @@ class SafeClient(DefaultClient):
         try:
             return super().get_many(keys, version, client)
         except UnreadableValue:
+            self.tell("again", *(self.make_key(key, version) for key in keys))
             # At least one of them. One at a time, to find and delete it. By name of the
             # class, because the get() of a subclass may well use get_many().
             found = {key: SafeClient.get(self, key, _MISSING, version, client) for key in keys}
@@ -107,6 +108,7 @@ class SafeClient(DefaultClient):
         except RedisError as error:
             raise ConnectionInterrupted(connection=redis) from error
         except UnreadableValue:
+            self.tell("again", *names)
             found = SafeClient.get_many(self, keys, version)
             return [found.get(key) for key in keys]
 
@@ -245,6 +247,7 @@ class SafeClient(DefaultClient):
         """
         name = self.make_key(key, version)
         _log.warning("The value of %.200r can't be read, deleting it: %s", str(name), reason)
+        self.tell("refused", name)
         with suppress(ConnectionInterrupted):
             self.delete(key, version=version, client=client)
 

@@ -5,7 +5,7 @@ An invalidation that fails leaves entries that are wrong, and a Redis that only 
 has them when it comes back. So a failed one is written to a journal, a folder beside the
 database, and the breaker opens: this process reads nothing from Redis until the journal is
 empty. A process whose own breaker never opened finds the folder with the next request:
-`JournalMiddleware` looks for it, which is one stat() a request.
+`JournalMiddleware` looks for it, which is one access() a request.
 
 What can't even be written (the disk is full) waits in the memory of its process. The other
 processes don't hear of that one, and may show an old page until its timeout. The same goes

@@ -29,7 +29,6 @@ from collections import deque
 from contextlib import suppress
 
 from django_redis.exceptions import ConnectionInterrupted
-from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from mysite.caches.breaker import on_close
@@ -137,7 +136,11 @@ def take_turn(client, name, keys, accept, prepare=None, wait=True):
                 prepare(pipeline)
             pipeline.set(name, right.token, nx=True, px=BUILD_TIMEOUT * 1000)
             pipeline.mget(*keys, name)
-            *_, taken, (*values, holder) = pipeline.execute()
+            try:
+                *_, taken, (*values, holder) = pipeline.execute()
+            except ResponseError:  # The right was refused, and the keys were read all the same.
+                client.tell("again", *keys)
+                raise
             client.tell("again", *keys)
             value = accept(values)
             if value is not MISSING:
@@ -149,7 +152,7 @@ def take_turn(client, name, keys, accept, prepare=None, wait=True):
             if not wait or holder == NOTHING or time.monotonic() > deadline:
                 return MISSING, None
             if holder is None or holder.startswith(TOKEN):
-                _wait_for_change(redis.connection_pool, name, holder, deadline)
+                _wait_for_change(redis, name, holder, deadline)
             else:
                 redis.delete(name)
     except RedisError as error:
@@ -157,10 +160,9 @@ def take_turn(client, name, keys, accept, prepare=None, wait=True):
         raise ConnectionInterrupted(connection=redis) from error
 
 
-def _wait_for_change(pool, name, holder, deadline):
+def _wait_for_change(redis, name, holder, deadline):
     """Return when the right at `name` is no longer that of `holder`. It moves no value."""
-    # A plain client: an instrumented one would note each of some hundred looks.
-    redis, pause = Redis(connection_pool=pool), FIRST_PAUSE
+    pause = FIRST_PAUSE
     while time.monotonic() < deadline:
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE)

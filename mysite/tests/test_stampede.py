@@ -1,5 +1,6 @@
 """Of all who miss the same key at once, one builds: mysite/caches/stampede.py."""
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -656,7 +657,26 @@ class CacheStatusTests(Crowd):
 
         self.assertGreater(clock.now, WAIT - 1)
         (event,), _ = put.call_args
-        self.assertLess(len(event.ops), 25)
+        self.assertLess(len(json.loads(event.as_json())["ops"]), 25)
+
+    def test_garbage_in_place_of_a_page_is_a_miss(self):
+        self.ask()
+        (key,) = self.pages("view")
+        self.redis("view").set(key, b"\xc1\x01garbage")
+
+        with mock.patch("mysite.caches.log.logger.warning"):
+            status = self.ask()
+
+        self.assertEqual(self.statuses([status]), ['"django-view"; fwd=uri-miss; stored'])
+
+    def test_a_refused_second_look_is_no_second_lookup(self):
+        from watch.event import recording
+
+        with self.refusing("set"), recording() as event:
+            get_or_build(caches["default"], "key", lambda: 1, 60)
+
+        answer = event.answers["low-level"]
+        self.assertEqual((answer.hits, answer.misses), (0, 1))
 
     def test_near_its_end_one_stored_and_the_others_hit(self):
         self.ask()

@@ -7,8 +7,8 @@ from unittest import mock
 from django.core.cache import cache, caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django_redis import get_redis_connection
-from redis.connection import AbstractConnection
-from redis.exceptions import ResponseError
+from redis.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import ResponseError, TimeoutError
 
 from watch.client import _idle
 from watch.event import recording
@@ -496,6 +496,39 @@ class PageLookupTests(CommandTestCase):
             get_redis_connection("site").refused(self.key(self.PAGE, "site"))
 
         self.assertEqual((self.answer.hits, self.answer.misses), (0, 1))
+
+    def test_a_hit_whose_renewal_failed_is_a_hit(self):
+        self.store()
+
+        self.ask_while_redis_hangs_at_the_second_look()
+
+        self.assertEqual((self.answer.hits, self.answer.misses), (1, 0))
+        self.assertEqual((self.answer.failed, self.answer.word), (0, "hit"))
+
+    def test_a_miss_whose_second_look_failed_is_down(self):
+        self.ask_while_redis_hangs_at_the_second_look()
+
+        self.assertEqual(self.answer.word, "down")
+
+    def ask_while_redis_hangs_at_the_second_look(self):
+        client, keys = get_redis_connection("site"), [self.VARY, self.PAGE]
+        parameters = client.connection_pool.connection_kwargs
+        names = ("path", "host", "port", "db", "username", "password")
+        parameters = {name: parameters[name] for name in names if name in parameters}
+        pool_class = client.connection_pool.connection_class
+        hasty = ConnectionPool(pool_class, **parameters, socket_timeout=0.05)
+        self.addCleanup(hasty.disconnect)
+        self.addCleanup(self.redis("site").client_unpause)
+
+        with self.watching():
+            caches["site"].get_many(keys)
+            pipeline = client.pipeline(transaction=False)
+            pipeline.connection_pool = hasty
+            hasty.release(hasty.get_connection())  # Connected before Redis hangs.
+            pipeline.mget([self.key(key, "site") for key in keys])
+            self.redis("site").client_pause(2000)
+            with self.assertRaises(TimeoutError):
+                pipeline.execute()
 
     def test_time_left_and_size_are_those_of_the_page(self):
         caches["site"].set(self.VARY, "x", timeout=10)
