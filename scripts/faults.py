@@ -1,8 +1,8 @@
 """
 The fault table: what each way in which Redis can fail does to the blog, for real.
 
-    python scripts/faults.py            all of it: before and now, about ten minutes
-    python scripts/faults.py --now      without `before`, about five
+    python scripts/faults.py            all of it: before and now, about fifteen minutes
+    python scripts/faults.py --now      without `before`, about seven
     python scripts/faults.py --quick    only now, a minute, and no time is judged
 
 gunicorn as it is shipped, 2 processes with 4 threads, and 8 clients with keep-alive
@@ -16,7 +16,8 @@ request takes is then a matter of luck: `late` are those that took longer than t
 uncached one of that page in the whole run and one timeout. So the fault comes once more, to
 one visitor who reads every page twice, with a new connection each time: `over` is the most
 that a page took beyond its uncached time. On a machine that does something else meanwhile even
-that is luck; `waited` is the most that a request spent on Redis, by its own Server-Timing.
+that is luck; `waited` is the most that a request spent on Redis, by its own Server-Timing, and
+no limit: under load most of that is waiting for a core.
 """
 
 import argparse
@@ -314,8 +315,7 @@ class Row:
         slow = {
             "requests/s": self.share < SHARE,
             "late": late,
-            "waited": self.waited > REDIS_TIMEOUT + SLACK,
-            "slow": self.over is not None and self.over[0] > REDIS_TIMEOUT,
+            "slow": self.over is not None and self.over[0] > REDIS_TIMEOUT + SLACK,
             "recovery": self.recovery is not None and self.recovery > RECOVERY,
         }
         self.broken = [what for what, is_so in (wrong | ({} if quick else slow)).items() if is_so]
@@ -373,10 +373,10 @@ def main():
         "--quick", action="store_true", help="only now, 2 s a fault, no time judged"
     )
     parser.add_argument("--now", action="store_true", help="without `before`")
-    parser.add_argument("--seconds", type=float, help="that each fault lasts (6)")
+    parser.add_argument("--seconds", type=float, help="that each fault lasts (10)")
     parser.add_argument("--only", nargs="+", choices=FAULTS, metavar="FAULT", default=list(FAULTS))
     options = parser.parse_args()
-    seconds = options.seconds or (2 if options.quick else 6)
+    seconds = options.seconds or (2 if options.quick else 10)
     names = [name for name in options.only if name != "dns" or has_namespaces()]
     for name in set(options.only) - set(names):
         print(f"{name}: left out, it needs Linux with user namespaces.")
