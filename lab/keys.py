@@ -1,7 +1,6 @@
 """Keys: why did this miss? A page's key, part by part, beside the nearest one in Redis."""
 
 import re
-from hashlib import md5
 from itertools import product
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ from blog.caching import page_of
 from blog.middleware import PageMiddleware
 from lab.experiment import Experiment
 from mysite.caches.client import SafeClient
-from mysite.caches.pages import generation_key
+from mysite.caches.pages import NO_VARY, generation_key
 from mysite.http import is_host_of_ours
 
 MAX_KEYS = 5000  # that are compared
@@ -29,7 +28,6 @@ PARTS = re.compile(
     r"(?P<level>[^:]*):(?P<version>[^:]*):views\.decorators\.cache\.cache_page\."
     r"(?P<prefix>[^.]*)\.(?P<method>[A-Z]+)\.(?P<url>[0-9a-f]{32})\.(?P<vary>[0-9a-f]{32})(?P<end>.*)"
 )
-NO_HEADER = md5(b"", usedforsecurity=False).hexdigest()
 URL_HASH = re.compile(r"\.([0-9a-f]{32})\.[0-9a-f]{32}")
 NAMES = {
     "level": "Key prefix: the level",
@@ -150,7 +148,7 @@ def compare(request, cache, alias):
     varies = next(row for row in rows if row["part"] == NAMES["vary"])
     varies["means"] = ", ".join(f"{name}: {request.headers.get(name, '')}" for name in vary)
     for value, means in (("mine", "means"), ("theirs", "their_means")):
-        if varies[value] == NO_HEADER:
+        if varies[value] == NO_VARY:
             varies[means] = "of nothing: no header counts"
     is_hit, why = verdict(cache, request, key, rows)
     return {
