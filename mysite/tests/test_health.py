@@ -4,11 +4,12 @@ import time
 from unittest import mock
 
 from django.core.cache import caches
-from django.test import SimpleTestCase, override_settings
+from django.test import SimpleTestCase
 from redis import Redis
 
-from mysite.caches import REDIS_TIMEOUT, redis_caches
 from mysite.caches.breaker import PERIOD, breaker_of
+from mysite.private_redis import use_redis
+from mysite.testing import TEST_TIMEOUT
 from mysite.tests.faults import Proxy, RedisServer
 from mysite.tests.processes import wait_until
 
@@ -21,8 +22,7 @@ class HealthTests(SimpleTestCase):
         self.use(self.server.url)
 
     def use(self, url):
-        # Not use_redis(): the runner's caches have more patience.
-        self.enterContext(override_settings(CACHES=redis_caches(url)))
+        self.enterContext(use_redis(url))
         self.addCleanup(breaker_of().forget_threads)
 
     def health(self):
@@ -60,8 +60,8 @@ class HealthTests(SimpleTestCase):
         _, again = self.health()
 
         self.assertEqual(health["redis"], "down")
-        self.assertLess(took, 2 * REDIS_TIMEOUT)
-        self.assertLess(again, REDIS_TIMEOUT)
+        self.assertLess(took, 2 * TEST_TIMEOUT)
+        self.assertLess(again, TEST_TIMEOUT)
 
     def test_it_is_up_again_within_a_period_without_any_visitor(self):
         self.server.hang()
@@ -70,7 +70,7 @@ class HealthTests(SimpleTestCase):
 
         start = time.monotonic()
         self.assertTrue(wait_until(lambda: self.redis() == "up"))
-        self.assertLess(time.monotonic() - start, PERIOD + REDIS_TIMEOUT + 0.5)
+        self.assertLess(time.monotonic() - start, PERIOD + TEST_TIMEOUT + 0.5)
 
     def test_checks_are_no_storm_of_probes(self):
         proxy = Proxy(self.server.port)
