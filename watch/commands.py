@@ -26,7 +26,7 @@ from watch.event import (
     WRITE,
     Op,
 )
-from watch.source import line_that_asked
+from watch.source import line_of_page, line_that_asked
 
 # Asking more keys than these for their time left costs more than it tells.
 MAX_TTLS = 20
@@ -81,6 +81,8 @@ class Read(NamedTuple):
     level: str | None
     kinds: tuple  # of each key
     wanted: tuple  # the keys whose time left is worth asking for
+    is_of_page: bool
+    shares: tuple  # 1 for each key that has a share in the time of the round trip, else 0
 
 
 @lru_cache(maxsize=1000)
@@ -90,13 +92,14 @@ def _read_of(args):
         return None
     level = place_of(keys[0])[0]
     kinds = [place_of(key)[1] for key in keys]
-    if PAGE in kinds or VARY in kinds:
+    is_of_page = PAGE in kinds or VARY in kinds
+    if is_of_page:
         # Of a page's keys only the page's own time counts.
         wanted = [key for key, kind in zip(keys, kinds, strict=True) if kind is PAGE]
         kinds = [ASIDE if kind is LOOKUP else kind for kind in kinds]
     else:
         wanted = [key for key, kind in zip(keys[:MAX_TTLS], kinds, strict=False) if kind is LOOKUP]
-    return Read(keys, level, tuple(kinds), tuple(wanted))
+    return Read(keys, level, tuple(kinds), tuple(wanted), is_of_page, shares(kinds))
 
 
 def read_of(args):
@@ -124,9 +127,8 @@ def note_read(event, server, read, verb, reply, ns, ttls):
     begin = perf_counter_ns()
     try:
         level = read.level or config().servers.get(server) or "other"
-        ops = _reads(event, read, verb, level, line_that_asked(event), reply, ttls)
-        share_out(ns, ops)
-        event.ops += ops
+        source = line_of_page(event, verb) if read.is_of_page else line_that_asked(event)
+        event.ops += _reads(event, read, verb, level, source, reply, ns, ttls)
     except Exception as error:
         # A cache that works must not seem broken because somebody watches it.
         complain("A command is not noted", repr(error))
@@ -152,29 +154,32 @@ def note(event, server, commands, replies, ns):
             level = place_of(keys[0])[0] or fallback
             if (args[0] == "GET" or args[0] == "MGET") and len(args) > 1:
                 read = _read_of((args[0], *keys))
-                ops = _reads(event, read, args[0], level, source, reply, {})
-            else:
-                ops = [
-                    Op(args[0], level, key, kind, hit, size, 0, ttl, source, what)
-                    for key, kind, hit, size, ttl, what in _rows(event, args, keys, reply)
-                ]
-            share_out(part, ops)
+                event.ops += _reads(event, read, args[0], level, source, reply, part, {})
+                continue
+            ops = [
+                Op(args[0], level, key, kind, hit, size, 0, ttl, source, what)
+                for key, kind, hit, size, ttl, what in _rows(event, args, keys, reply)
+            ]
+            timed = shares([op.kind for op in ops])
+            for op, share in zip(ops, timed, strict=True):
+                op.ns = part * share // sum(timed)
             event.ops += ops
     except Exception as error:
         complain("A command is not noted", repr(error))
     event.own_ns += perf_counter_ns() - begin
 
 
-def share_out(ns, ops):
+def shares(kinds):
     """
-    Give each operation its part of the time of their round trip.
+    Return 1 for each key that has a share in the time of its round trip, else 0.
 
-    What is asked aside takes none: the trip was for the others.
+    What is asked aside has none: the trip was for the others.
     """
-    timed = [op for op in ops if op.kind is not ASIDE] or ops
-    part = ns // len(timed)
-    for op in timed:
-        op.ns = part
+    return (
+        tuple(int(kind is not ASIDE) for kind in kinds)
+        if set(kinds) - {ASIDE}
+        else (1,) * len(kinds)
+    )
 
 
 def _keys(args):
@@ -222,24 +227,24 @@ def _what(error):
     return DOWN if isinstance(error, (ConnectionError, TimeoutError, OSError)) else ERROR
 
 
-def _reads(event, read, verb, level, source, reply, ttls):
+def _reads(event, read, verb, level, source, reply, ns, ttls):
     """Return an Op for each key of a Read. `reply` is what Redis said, or an exception."""
-    error, ops, written = "", [], event.written
+    error, ops, written, part = "", [], event.written, ns // sum(read.shares)
     if isinstance(reply, Exception):
         error, values = _what(reply), (None,) * len(read.keys)
     else:
         values = reply if verb == "MGET" else (reply,)
-    for key, kind, value in zip(read.keys, read.kinds, values, strict=True):
+    for key, kind, share, value in zip(read.keys, read.kinds, read.shares, values, strict=True):
         if written and key in written and kind is not ASIDE:
             kind = READBACK
         if value is None:
             hit = None if error is DOWN else False
             if error is DOWN and event.last_read(key):
                 kind = ASIDE  # The answer is there already. What failed is its renewal.
-            ops.append(Op(verb, level, key, kind, hit, 0, 0, None, source, error))
+            ops.append(Op(verb, level, key, kind, hit, 0, part * share, None, source, error))
         else:
-            left = _time_left(ttls.get(key))
-            ops.append(Op(verb, level, key, kind, True, len(value), 0, left, source, error))
+            size, left = len(value), _time_left(ttls[key]) if key in ttls else None
+            ops.append(Op(verb, level, key, kind, True, size, part * share, left, source, error))
     return ops
 
 

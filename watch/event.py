@@ -24,7 +24,7 @@ import socket
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 # What a command is to a key.
@@ -116,23 +116,23 @@ def in_rows(ops):
     return rows
 
 
-@dataclass(slots=True)
 class Answer:
     """What one level answered to one request."""
 
-    level: str
-    hits: int = 0
-    misses: int = 0
-    collapsed: int = 0  # misses that another request was building already
-    failed: int = 0  # lookups that Redis did not answer
-    ns: int = 0
-    size: int = 0  # bytes of what was found or stored
-    ttl: int | None = None  # milliseconds, of the entry among them that dies first
-    stored: int = 0
-    down: bool = False
-    page: Op | None = None  # The op that says what became of the lookup of a whole page.
-    page_stored: Op | None = None
-    source: str = ""
+    # What most answers have, at no cost for each of them.
+    hits = misses = stored = 0
+    collapsed = 0  # misses that another request was building already
+    failed = 0  # lookups that Redis did not answer
+    ns = 0
+    size = 0  # bytes of what was found or stored
+    ttl = None  # milliseconds, of the entry among them that dies first
+    down = False
+    page = None  # The Op that says what became of the lookup of a whole page.
+    page_stored = None  # ... and the one that says that it was stored.
+    source = ""
+
+    def __init__(self, level):
+        self.level = level
 
     @property
     def lookups(self):
@@ -174,6 +174,8 @@ class Answer:
                 self.page = op
             elif kind is LOOKUP:
                 self.failed += 1
+        elif kind is ASIDE:
+            return
         elif kind is VARY:
             if op.hit is not None:
                 self.page = op
@@ -202,7 +204,7 @@ class Answer:
         self.source = page.source
         if page.note is DOWN:
             self.failed += 1
-        elif self.page_hit:
+        elif page.hit and page.kind is PAGE:
             self.hits += 1
             self.add_entry(page)
         else:
@@ -223,23 +225,23 @@ class Answer:
             self.ttl = op.ttl
 
 
-@dataclass(slots=True)
 class Event:
     """One request."""
 
-    id: str
-    ops: list = field(default_factory=list)
-    written: set = field(default_factory=set)  # keys, for READBACK
-    left_out: int = 0  # operations beyond MAX_NOTED
-    own_ns: int = 0  # what watching cost, as far as it can see that itself
-    task: object = None  # of an async request
-    at: float = 0  # Unix time
-    method: str = ""
-    path: str = ""  # without the query string, which may be nobody else's business
-    status: int = 0
-    ns: int = 0
-    cache_status: str = ""
-    answers: dict = field(default_factory=dict)  # level: Answer
+    left_out = 0  # operations beyond MAX_NOTED
+    own_ns = 0  # what watching cost, as far as it can see that itself
+    at = 0  # Unix time
+    method = ""
+    path = ""  # without the query string, which may be nobody else's business
+    status = ns = 0
+    cache_status = ""
+
+    def __init__(self, id, task=None):
+        self.id = id
+        self.task = task  # of an async request
+        self.ops = []
+        self.written = set()  # keys, for READBACK
+        self.answers = {}  # level: Answer
 
     def last_read(self, key):
         """Return the latest op that looked up `key`, or None."""
@@ -247,15 +249,25 @@ class Event:
 
     def sum_up(self):
         """Set `answers` from `ops`."""
-        answers = self.answers = {}
+        answers, answer = {}, None
         for op in self.ops:
-            answer = answers.get(op.level)
-            if answer is None:
-                answer = answers[op.level] = Answer(op.level)
+            if answer is None or op.level != answer.level:
+                answer = answers.get(op.level)
+                if answer is None:
+                    answer = answers[op.level] = Answer(op.level)
             answer.count(op)
         for answer in answers.values():
             if answer.page is not None:
                 answer.count_page()
+        self.answers = answers
+
+    def answers_of(self, levels):
+        """Return the answers of those of these levels that were asked, in their order."""
+        answers = self.answers
+        if len(answers) == 1:  # The outermost level alone: most requests end there.
+            (answer,) = answers.values()
+            return [answer] if answer.level in levels else []
+        return [answers[level] for level in levels if level in answers]
 
     def as_json(self):
         """Return the event as one line of JSON. Only the publishing thread spends time on it."""

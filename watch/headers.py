@@ -50,21 +50,23 @@ def cache_status(event, settings, request, response):
     It has a member for each level that was asked for the page, and always one for the site
     level: every request passes it, so if it was not asked, that has a reason.
     """
-    members, inner = [], None
-    for level in reversed(settings.levels):
-        answer = event.answers.get(level)
-        if level != settings.site and answer is not None and answer.page is not None:
+    members, inner, site, of_site = [], None, settings.site, None
+    for answer in reversed(event.answers_of(settings.levels)):
+        if answer.page is None:
+            continue
+        if answer.level == site:
+            of_site = answer
+        else:
             members.append(_member(answer, response))
-            inner = level
-    if settings.site is not None:
-        answer = event.answers.get(settings.site)
+            inner = answer.level
+    if site is not None:
         if request.method not in ("GET", "HEAD"):
-            members.append(f'"django-{token(settings.site)}"; fwd=method')
-        elif answer is not None and answer.page is not None:
-            members.append(_member(answer, response))
+            members.append(f'"django-{token(site)}"; fwd=method')
+        elif of_site is not None:
+            members.append(_member(of_site, response))
         else:
             reason = f"kept-by-{token(inner)}" if inner else why_not(request, response)
-            members.append(f'"django-{token(settings.site)}"; fwd=bypass; detail={reason}')
+            members.append(f'"django-{token(site)}"; fwd=bypass; detail={reason}')
     return ", ".join(members)
 
 
@@ -120,13 +122,12 @@ def why_not(request, response):
 def server_timing(event, settings):
     """Return Server-Timing: the request, each level that was asked, then key by key."""
     parts = [f"app;dur={event.ns / 1e6:.2f}", f'req;desc="{event.id}@{int(event.at)}"']
-    for level in settings.levels:
-        answer = event.answers.get(level)
-        if answer is not None and (word := answer.word):
+    for answer in event.answers_of(settings.levels):
+        if word := answer.word:
             ttl = -1 if answer.ttl is None else answer.ttl // 1000
             at = f" at={clean(answer.source)}" if answer.page is not None else ""
             parts.append(
-                f"{token(level)};dur={answer.ns / 1e6:.2f};"
+                f"{token(answer.level)};dur={answer.ns / 1e6:.2f};"
                 f'desc="{word} n={answer.lookups} ttl={ttl} b={answer.size}{at}"'
             )
     # Cache-Status is not readable for scripts on the page, Server-Timing is.

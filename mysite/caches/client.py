@@ -17,6 +17,9 @@ from redis.exceptions import RedisError, ResponseError
 from mysite.caches.log import Quiet
 from mysite.caches.serializer import FORMAT, SafeSerializer, UnreadableValue, ValueTooLarge
 
+# Lookups that are kept as Redis is sent them: what is asked for most is asked for again.
+MOST_PACKED = 500
+
 _MISSING = object()
 _log = Quiet()
 
@@ -35,6 +38,7 @@ class SafeClient(DefaultClient):
         super().__init__(server, params, backend)
         self.serializer = SafeSerializer(params.get("OPTIONS", {}))
         self._idle = []
+        self._packed = {}
 
     def decode(self, value):
         """Return the value that Redis holds as `value`. Raises UnreadableValue."""
@@ -123,12 +127,10 @@ class SafeClient(DefaultClient):
             # Of its own, and none of the pool: those are checked before each use. Here it
             # is enough that a lost connection is tried once more.
             connection = pool.connection_class(**pool.connection_kwargs)
-        packed = connection.pack_command("MGET", *names)
-        for key in left:
-            packed += connection.pack_command("PTTL", key)
+        packed = self._pack(connection, tuple(names), tuple(left))
 
         def exchange():
-            connection.send_packed_command(packed, False)
+            connection.send_packed_command((packed,), False)
             answer = connection.read_response()
             return answer, [_answer(connection) for _ in left]
 
@@ -136,6 +138,21 @@ class SafeClient(DefaultClient):
         # Not after an error: there may be an answer left that nobody has read.
         self._idle.append(connection)
         return answers
+
+    def _pack(self, connection, names, left):
+        """
+        Return MGET of `names` and PTTL of each in `left` in Redis's protocol.
+
+        In one piece: of two, Redis answers the first before it has seen the second.
+        """
+        packed = self._packed.get((names, left))
+        if packed is None:
+            commands = [("MGET", *names), *(("PTTL", key) for key in left)]
+            packed = b"".join(part for args in commands for part in connection.pack_command(*args))
+            if len(self._packed) >= MOST_PACKED:
+                self._packed.clear()
+            self._packed[names, left] = packed
+        return packed
 
     def has_key(self, key, version=None, client=None):
         """Return whether get() would find a value. Reads the value, as EXISTS can't tell."""

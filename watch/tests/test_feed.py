@@ -18,8 +18,9 @@ from watch.tests import WatchTestCase
 SECONDS_A_CHILD_LIVES = 60  # If nobody kills it.
 
 
-def an_event():
-    event = Event(new_id(), at=1767225600.1234, method="GET", path="/", status=200)
+def an_event(method="GET", path="/"):
+    event = Event(new_id())
+    event.at, event.method, event.path, event.status = 1767225600.1234, method, path, 200
     event.sum_up()
     return event
 
@@ -84,8 +85,7 @@ class StreamTests(WatchTestCase):
         self.assertGreater(ops[0]["us"], ops[1]["us"])
 
     def test_hostile_text_is_json_all_the_same(self):
-        event = Event(new_id(), method='G"\\', path='/"\u2028\udc80\n</script>', status=200)
-        event.sum_up()
+        event = an_event('G"\\', '/"\u2028\udc80\n</script>')
 
         told = json.loads(event.as_json())
 
