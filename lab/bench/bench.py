@@ -48,9 +48,9 @@ class Bench:
         self.quick, self.tell = quick, tell
         self.rounds = 2 if quick else 15
 
-    def in_turns(self, contestants, what=""):
+    def in_turns(self, contestants, what="", rounds=None):
         """Return in_turns() of the contestants, with as many rounds as there is time for."""
-        return in_turns(contestants, self.rounds, lambda text: self.tell(f"{what}{text}"))
+        return in_turns(contestants, rounds or self.rounds, lambda text: self.tell(what + text))
 
     @cached_property
     def home(self):

@@ -18,12 +18,22 @@ def in_turns(contestants, rounds, tell):
             for figure, value in contestants[name]().items():
                 figures[name].setdefault(figure, []).append(value)
     return {
-        name: {
-            figure: None if None in values else median(values)
-            for figure, values in measured.items()
-        }
+        name: {figure: median_or_none(values) for figure, values in measured.items()}
         for name, measured in figures.items()
     }
+
+
+def medians(seen):
+    """Return {name: {figure: the median}} of several such dicts, as in_turns() returns them."""
+    return {
+        name: {figure: median_or_none([each[name][figure] for each in seen]) for figure in figures}
+        for name, figures in seen[0].items()
+    }
+
+
+def median_or_none(values):
+    """Return the median, or None if one of the values could not be measured."""
+    return None if None in values else median(values)
 
 
 def microseconds(function, seconds):

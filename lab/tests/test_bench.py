@@ -137,6 +137,9 @@ class BenchTests(SimpleTestCase):
             with self.subTest(level):
                 plain = rows[f"{level}: plain cache_page"]
                 self.assertEqual(plain["requests/s / plain"], 1)
+                two = rows[f"{level}: plain cache_page x 2"]
+                self.assertEqual(two["/ plain x 2"], 1)
+                self.assertGreater(plain["CPU / bare Django"], 1)
                 self.assertIn(f"{level}: this blog, watched", rows)
 
     def test_goals_are_judged_by_the_tables(self):

@@ -67,6 +67,25 @@ class SourceTests(WatchTestCase):
             line = (settings.BASE_DIR / file).read_text().splitlines()[int(number) - 1]
             self.assertRegex(line, "django.middleware.cache.(Update|FetchFrom)CacheMiddleware")
 
+    def test_levels_that_are_asked_in_the_same_way_are_told_apart_each_time(self):
+        here = line_of(views.kept_by_view, "@cache_page")
+        for number in range(3):
+            with self.subTest(number):
+                response = self.client.get(f"/view/?{number // 2}")
+
+                self.assertEqual(self.sources(response, "view"), {here})
+                self.assertNotIn(here, self.sources(response, "site"))
+
+    def test_who_asks_for_a_page_without_the_middleware_is_told_by_its_line(self):
+        for _ in range(2):
+            self.client.get("/view/")
+
+        with recording() as event:
+            cache.get("views.decorators.cache.cache_page.key")  # here
+
+        asked = SourceTests.test_who_asks_for_a_page_without_the_middleware_is_told_by_its_line
+        self.assertEqual([op.source for op in event.ops], [line_of(asked, "# here")])
+
     def test_a_pipeline(self):
         with recording() as event:
             cache.set_many({"a": 1, "b": 2})  # here
