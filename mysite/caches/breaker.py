@@ -36,7 +36,12 @@ from weakref import WeakValueDictionary
 
 from django_redis import get_redis_connection
 from redis.backoff import NoBackoff
-from redis.connection import Connection, ConnectionPool, SSLConnection
+from redis.connection import (
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.exceptions import (
     ConnectionError,
     InvalidResponse,
@@ -59,6 +64,8 @@ PERIOD = 0.5
 # Seconds without another attempt to store something after Redis refused one.
 WRITE_PAUSE = 0.5
 
+# A Redis that has twice within this many seconds lost what it was told is unsteady for as long.
+UNSTEADY = 3
 
 # Seconds for which all who want the address of a host wait for the same lookup.
 SHARED_LOOKUP = 1
@@ -89,8 +96,10 @@ class Breaker:
         self._callback_log = Quiet(60)
         self._refusal_log = Quiet(60)
         self._opening_was_logged = False
-        # No lock guards it: a float is replaced as one, and the latest refusal is right.
-        self._pause_ends = 0  # of time.monotonic()
+        # No lock guards these, which are of time.monotonic(): a float is replaced as one, and
+        # the latest is right.
+        self._pause_ends = self._unsteady_ends = 0
+        self._lost_at = -UNSTEADY
         self.forget_threads()
 
     def forget_threads(self):
@@ -133,6 +142,28 @@ class Breaker:
     def resume_writes(self):
         """End the pause: for whoever knows that Redis takes writes again."""
         self._pause_ends = 0
+
+    @property
+    def is_unsteady(self):
+        """
+        Whether Redis is restarted, or its keys are overwritten, again and again.
+
+        What somebody is building is lost with it, so there is nothing to wait for.
+        """
+        return time.monotonic() < self._unsteady_ends
+
+    def lose(self, since=float("inf")):
+        """
+        Take note that Redis has lost what it was told: a connection of `since`, or a right.
+
+        A restart is noticed by each connection when it is next used. Those that are older than
+        the last loss tell nothing new.
+        """
+        now = time.monotonic()
+        if since > self._lost_at:
+            if now - self._lost_at < UNSTEADY:
+                self._unsteady_ends = now + UNSTEADY
+            self._lost_at = now
 
     def fail(self, error, epoch=None):
         """
@@ -357,11 +388,25 @@ class BreakerPool(ConnectionPool):
         kwargs.setdefault("driver_info", None)
         kwargs.setdefault("maint_notifications_config", MaintNotificationsConfig(enabled=False))
         kwargs["retry"] = BreakerRetry(self.breaker)
-        super().__init__(_BOUNDED.get(connection_class, connection_class), **kwargs)
+        super().__init__(_OURS.get(connection_class, connection_class), **kwargs)
         self.breaker.pool = self
 
 
-class _BoundedLookup:
+class _TellsLoss:
+    """Tells the breaker when it has to connect anew."""
+
+    _connected_at = None  # of time.monotonic()
+
+    def connect_check_health(self, *args, **kwargs):
+        is_new = not self.is_connected
+        if is_new and self._connected_at is not None:
+            self.retry.breaker.lose(self._connected_at)
+        super().connect_check_health(*args, **kwargs)
+        if is_new:
+            self._connected_at = time.monotonic()
+
+
+class _BoundedLookup(_TellsLoss):
     """Gives the lookup of the host name the timeout that the socket has, and it has not."""
 
     def connect_check_health(self, *args, **kwargs):
@@ -370,15 +415,23 @@ class _BoundedLookup:
         super().connect_check_health(*args, **kwargs)
 
 
-class BoundedConnection(_BoundedLookup, Connection):
-    """redis://, where looking up the host name can't take longer than connecting."""
+class OurConnection(_BoundedLookup, Connection):
+    """redis://"""
 
 
-class BoundedSSLConnection(_BoundedLookup, SSLConnection):
-    """rediss://, where looking up the host name can't take longer than connecting."""
+class OurSSLConnection(_BoundedLookup, SSLConnection):
+    """rediss://"""
 
 
-_BOUNDED = {Connection: BoundedConnection, SSLConnection: BoundedSSLConnection}
+class OurUnixConnection(_TellsLoss, UnixDomainSocketConnection):
+    """unix://"""
+
+
+_OURS = {
+    Connection: OurConnection,
+    SSLConnection: OurSSLConnection,
+    UnixDomainSocketConnection: OurUnixConnection,
+}
 
 
 def _look_up(host, port, timeout):

@@ -195,7 +195,7 @@ class SafeClient(DefaultClient):
 
         It would be raised anyway, but after the value was packed: 10 ms for a search index.
         """
-        breaker = getattr(self.get_client(write=True).connection_pool, "breaker", None)
+        breaker = breaker_behind(self.get_client(write=True))
         try:
             if breaker is not None:
                 breaker.check_writes()
@@ -265,8 +265,15 @@ class SafeClient(DefaultClient):
         name = self.make_key(key, version)
         _log.warning("The value of %.200r can't be read, deleting it: %s", str(name), reason)
         self.tell("refused", name)
+        if breaker := breaker_behind(self.get_client(write=True)):
+            breaker.lose()  # Whoever wrote that may have overwritten more.
         with suppress(ConnectionInterrupted):
             self.delete(key, version=version, client=client)
+
+
+def breaker_behind(redis):
+    """Return the breaker of a client of redis-py, or None: another pool has none."""
+    return getattr(redis.connection_pool, "breaker", None)
 
 
 def _answer(connection):

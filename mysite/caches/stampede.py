@@ -20,7 +20,9 @@ Redis is back. So is one that may have been taken: a Redis that hung carries out
 sent, for somebody who has long gone on.
 
 A right that can't be had because Redis is away or full is no reason to wait: the value is
-then built at once, as without a guard. For a moment after such a refusal nobody even tries.
+then built at once, as without a guard. For a moment after such a refusal nobody even tries. Nor
+does anybody wait while Redis is restarted again and again: it forgets who builds, and after
+each wait there would be another one.
 """
 
 import secrets
@@ -32,7 +34,7 @@ from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError, ResponseError
 
 from mysite.caches.breaker import on_close
-from mysite.caches.client import SafeClient
+from mysite.caches.client import SafeClient, breaker_behind
 
 BUILDING = "building:"
 TOKEN = b"right:"  # What the value of a right begins with. Anything else is nobody's.
@@ -97,7 +99,7 @@ _left = deque(maxlen=1000)
 def give_up_what_was_left(breaker):
     """Let nobody wait for those who could not give up their right during the outage."""
     for right in _left.copy():
-        if getattr(right.client.connection_pool, "breaker", None) is breaker:
+        if breaker_behind(right.client) is breaker:
             with suppress(ResponseError):  # Not allowed to, for one. Then it ends by itself.
                 right.give_up()
             with suppress(ValueError):  # So many came meanwhile that it is out.
@@ -151,10 +153,12 @@ def take_turn(client, name, keys, accept, prepare=None, wait=True):
                 return MISSING, right
             if not wait or holder == NOTHING or time.monotonic() > deadline:
                 return MISSING, None
-            if holder is None or holder.startswith(TOKEN):
-                _wait_for_change(redis, name, holder, deadline)
+            if holder is not None and not holder.startswith(TOKEN):
+                _delete_garbage(redis, name)
+            elif _is_unsteady(redis):
+                return MISSING, None
             else:
-                redis.delete(name)
+                _wait_for_change(redis, name, holder, deadline)
     except RedisError as error:
         right.leave(error)
         raise ConnectionInterrupted(connection=redis) from error
@@ -163,15 +167,27 @@ def take_turn(client, name, keys, accept, prepare=None, wait=True):
 def _wait_for_change(redis, name, holder, deadline):
     """Return when the right at `name` is no longer that of `holder`. It moves no value."""
     pause = FIRST_PAUSE
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and not _is_unsteady(redis):
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE)
         try:
             if redis.get(name) != holder:
                 return
         except ResponseError:  # No text at all, so it is nobody's, and would never end.
-            redis.delete(name)
+            _delete_garbage(redis, name)
             return
+
+
+def _is_unsteady(redis):
+    breaker = breaker_behind(redis)
+    return breaker is not None and breaker.is_unsteady
+
+
+def _delete_garbage(redis, name):
+    """Delete what stands in place of a right. The right that was there is lost."""
+    if breaker := breaker_behind(redis):
+        breaker.lose()
+    redis.delete(name)
 
 
 def store(client, key, value, timeout, version=None, right=None, prepare=None, **kwargs):

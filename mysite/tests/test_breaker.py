@@ -225,6 +225,42 @@ class StoppedRedisTests(BreakerTestCase):
         self.assertEqual(self.breaker.epoch, 0)
         self.assertIs(caches["default"].set("key", 1), True)
 
+    def test_one_restart_is_nothing_unsteady_though_every_connection_notices_it(self):
+        pages_at_once()
+        self.server.kill()
+        self.server.start()
+
+        caches["default"].get("key")  # The first that notices.
+        pages_at_once()
+
+        self.assertIs(self.breaker.is_unsteady, False)
+
+    def test_two_restarts_within_a_moment_are(self):
+        pages_at_once()
+        for _ in range(2):
+            self.server.kill()
+            self.server.start()
+            pages_at_once()
+
+        self.assertIs(self.breaker.is_unsteady, True)
+
+    def test_two_restarts_long_after_each_other_are_not(self):
+        page()
+        with mock.patch.object(breaker_module, "UNSTEADY", 0):
+            for _ in range(2):
+                self.server.kill()
+                self.server.start()
+                page()
+
+        self.assertIs(self.breaker.is_unsteady, False)
+
+    def test_an_unsteady_redis_is_steady_again_after_a_moment(self):
+        with mock.patch.object(breaker_module, "UNSTEADY", 0.001):
+            self.breaker.lose()
+            self.breaker.lose()
+
+        self.assertTrue(wait_until(lambda: not self.breaker.is_unsteady))
+
     def test_a_connection_lost_during_a_command_is_tried_again_once(self):
         connection = caches["default"].client.get_client().connection_pool.get_connection()
         self.server.command("CLIENT", "KILL", "TYPE", "normal")

@@ -8,6 +8,7 @@ from django_redis.cache import RedisCache
 from django_redis.exceptions import ConnectionInterrupted
 
 from mysite.caches import redis_caches
+from mysite.caches.client import breaker_behind
 from mysite.caches.serializer import SafeSerializer
 from mysite.tests.test_pages import PagesTestCase
 
@@ -37,6 +38,43 @@ class LookTests(PagesTestCase):
             self.look()
 
         self.assertEqual(commands, {"mget": 1})
+
+    def test_values_and_times_leave_in_one_piece(self):
+        names = [self.cache.make_key("a"), self.cache.make_key("n")]
+        (connection,) = self.cache.client._idle
+
+        with mock.patch.object(
+            connection, "send_packed_command", wraps=connection.send_packed_command
+        ) as send:
+            _, times = self.cache.client._mget(names, names)
+
+        self.assertEqual(len(send.call_args.args[0]), 1)
+        self.assertEqual(len([left for left in times if 50_000 < left <= 60_000]), 2)
+
+    def test_what_is_asked_again_in_another_way_is_another_question(self):
+        name = self.cache.make_key("a")
+        for left in ((), (name,), (), (name, name)):
+            with self.subTest(left):
+                (value,), times = self.cache.client._mget((name,), left)
+
+                self.assertEqual(self.cache.client.decode(value), [1, "one"])
+                self.assertEqual(len(times), len(left))
+
+    def test_it_keeps_a_bounded_number_of_questions(self):
+        with mock.patch("mysite.caches.client.MOST_PACKED", 10):
+            for number in range(35):
+                self.look(str(number))
+
+        self.assertLessEqual(len(self.cache.client._packed), 10)
+        self.assertEqual(self.look(), [[1, "one"], None, 7])
+
+    def test_values_that_somebody_overwrites_again_and_again_are_the_work_of_no_steady_redis(self):
+        breaker = breaker_behind(self.cache.client.get_client())
+        for unsteady in (False, True):
+            self.redis("site").set(self.cache.make_key("a"), b"garbage")
+            self.look()
+
+            self.assertIs(breaker.is_unsteady, unsteady)
 
     def test_it_keeps_its_connection(self):
         redis = self.redis("site")

@@ -151,6 +151,11 @@ class Crowd(PagesTestCase):
         self.redis(self.level).set(name, TOKEN + b"somebody", px=BUILD_TIMEOUT * 1000)
         return name
 
+    def unsteady(self):
+        """Let Redis have lost its connections twice."""
+        for _ in range(2):
+            breaker_of().lose(time.monotonic())
+
     @contextmanager
     def nobody_waits(self):
         """Fail if somebody waited for a right in this block."""
@@ -244,6 +249,38 @@ class PageTests(Crowd):
         built = self.built
         self.ask()
         self.assertEqual(self.built, built)
+
+    def test_garbage_in_place_of_rights_again_and_again_makes_nobody_wait(self):
+        name = self.right_of_somebody_else()
+        for _ in range(2):
+            self.redis(self.level).set(name, b"garbage")
+            self.ask()
+            self.empty_caches()
+        self.built = 0
+        self.redis(self.level).set(name, TOKEN + b"somebody", px=BUILD_TIMEOUT * 1000)
+
+        with self.nobody_waits():
+            self.assertEqual(self.ask(), "built 1")
+
+    def test_of_a_redis_that_is_restarted_again_and_again_nobody_waits_for_anybody(self):
+        self.right_of_somebody_else()
+        self.unsteady()
+
+        with self.nobody_waits():
+            self.assertEqual(self.ask(), "built 1")
+
+    def test_who_waits_goes_on_when_redis_is_restarted_again(self):
+        self.right_of_somebody_else()
+        looked = self.everybody_looked(20)
+        restart = threading.Thread(target=lambda: wait_until(looked) and self.unsteady())
+        start = time.monotonic()
+        restart.start()
+
+        answers = self.together(20)
+
+        restart.join()
+        self.assertNotIn(None, answers)
+        self.assertLess(time.monotonic() - start, BUILD_TIMEOUT)
 
     def test_a_right_ends_by_itself(self):
         ttls = []
