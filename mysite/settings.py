@@ -111,7 +111,9 @@ REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379")
 # 0 takes the instrument out: plain redis-py, and no middleware of watch/.
 CACHE_WATCH = flag("CACHE_WATCH", "1")
 CACHES = redis_caches(
-    REDIS_URL, **({"REDIS_CLIENT_CLASS": "watch.client.WatchedRedis"} if CACHE_WATCH else {})
+    REDIS_URL,
+    BEFORE_STORING="mysite.http.add_what_all_pages_have",
+    **({"REDIS_CLIENT_CLASS": "watch.client.WatchedRedis"} if CACHE_WATCH else {}),
 )
 # The whole site: UpdateCacheMiddleware and FetchFromCacheMiddleware.
 CACHE_MIDDLEWARE_ALIAS = "site"

@@ -31,6 +31,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.http import HttpResponse
 from django.utils import timezone
 from django.utils.cache import set_response_etag
+from django.utils.module_loading import import_string
 from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError
 
@@ -243,6 +244,8 @@ class PageClient(GenerationClient):
         # finds out by an exception each time. There is a client a thread, as there is a zone.
         timezone.activate(timezone.get_current_timezone())
         self.decoded = _decoded.setdefault(self.alias, Decoded())
+        before_storing = params["OPTIONS"].get("BEFORE_STORING")
+        self.before_storing = import_string(before_storing) if before_storing else None
         # A page that is hit is asked for again and again, and always by these keys.
         self.asked_for = lru_cache(maxsize=200)(self._asked_for)
 
@@ -328,6 +331,8 @@ class PageClient(GenerationClient):
             return False
         # ConditionalGetMiddleware would compute the same for each hit: a hash of the whole page.
         set_response_etag(value)
+        if self.before_storing:
+            self.before_storing(value)
         return self.store(
             *(current, (self.alias, None), key, current.generation),
             *((lookup.token, renewal(timeout), value), timeout, version),

@@ -3,11 +3,16 @@
 from copy import copy
 from wsgiref.util import setup_testing_defaults
 
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.wsgi import WSGIRequest
-from django.test import SimpleTestCase
+from django.http import HttpResponse
+from django.test import SimpleTestCase, override_settings
+from django.views.decorators.clickjacking import xframe_options_exempt
 
-from mysite.http import Request
+from blog.tests import CacheTestCase
+from mysite.caches.serializer import SafeSerializer
+from mysite.http import Request, add_what_all_pages_have
 from mysite.wsgi import application
 
 
@@ -65,3 +70,73 @@ class RequestTests(SimpleTestCase):
 
     def test_gunicorn_makes_requests_of_it(self):
         self.assertIs(application.request_class, Request)
+
+
+class HeadersOfAllPagesTests(CacheTestCase):
+    """What each page has is kept with it, so that no hit needs to have it added."""
+
+    names = {
+        *("X-Content-Type-Options", "Referrer-Policy", "Cross-Origin-Opener-Policy"),
+        *("X-Frame-Options", "Content-Security-Policy", "Content-Length"),
+    }
+    paths = {"site": "/", "view": "/posts/keys/"}
+
+    def setUp(self):
+        super().setUp()
+        self.make_post("keys")
+
+    def kept(self, level):
+        """Return the headers of the one page that `level` keeps."""
+        (key,) = self.pages(level)
+        value = self.redis(level).get(key)
+        *_, response = SafeSerializer({}).loads(value)
+        return response.headers
+
+    def test_they_are_in_redis(self):
+        for level, page in self.paths.items():
+            with self.subTest(level):
+                self.client.get(page)
+
+                self.assertLessEqual(self.names, set(self.kept(level)))
+
+    def test_a_hit_has_the_headers_of_a_miss_and_each_once(self):
+        for level, page in self.paths.items():
+            with self.subTest(level):
+                miss, hit = self.client.get(page), self.assertHit(page)
+
+                self.assertEqual(
+                    {name: miss[name] for name in self.names},
+                    {name: hit[name] for name in self.names},
+                )
+                self.assertEqual(sorted(miss.headers), sorted(set(hit.headers) - {"Age"}))
+
+    @override_settings(SECURE_HSTS_SECONDS=60)
+    def test_who_comes_by_https_leaves_nothing_of_it_for_others(self):
+        for level, page in self.paths.items():
+            with self.subTest(level):
+                first = self.client.get(page, secure=True)
+
+                self.assertEqual(first["Strict-Transport-Security"], "max-age=60")
+                self.assertNotIn("Strict-Transport-Security", self.kept(level))
+
+    def test_a_page_that_may_be_framed_stays_so(self):
+        response = xframe_options_exempt(lambda request: HttpResponse())(None)
+
+        add_what_all_pages_have(response)
+
+        self.assertNotIn("X-Frame-Options", response)
+
+    def test_what_the_view_says_is_left_alone(self):
+        said = {"X-Frame-Options": "SAMEORIGIN", "Referrer-Policy": "origin"}
+        response = HttpResponse(headers=said)
+
+        add_what_all_pages_have(response)
+
+        self.assertEqual({name: response[name] for name in said}, said)
+
+    def test_both_page_levels_do_so(self):
+        for alias in ("site", "view"):
+            self.assertEqual(
+                settings.CACHES[alias]["OPTIONS"]["BEFORE_STORING"],
+                "mysite.http.add_what_all_pages_have",
+            )

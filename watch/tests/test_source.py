@@ -71,7 +71,7 @@ class SourceTests(WatchTestCase):
         here = line_of(views.kept_by_view, "@cache_page")
         for number in range(3):
             with self.subTest(number):
-                response = self.client.get(f"/view/?{number // 2}")
+                response = self.client.get(f"/view/?{number}")
 
                 self.assertEqual(self.sources(response, "view"), {here})
                 self.assertNotIn(here, self.sources(response, "site"))
