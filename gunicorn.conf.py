@@ -56,15 +56,18 @@ control_socket_disable = True
 accesslog = None
 
 
-def post_worker_init(worker):
+def when_ready(server):
     """
-    Look for garbage in cycles after 10,000 new objects instead of 700.
+    Take what Django has loaded out of what is searched for cycles: it stays.
 
-    A page from the cache makes and drops some 500, hardly any of them in cycles. What is there
-    by now stays, so nobody need look through it (gc.freeze() of Python's documentation).
+    Before the fork, as the documentation of gc.freeze() has it, so that it stays shared, too.
     """
     gc.collect()
     gc.freeze()
+
+
+def post_fork(server, worker):
+    """Search less often: hardly anything that a page from the cache makes is in a cycle."""
     gc.set_threshold(10_000, 10, 10)
 
 

@@ -10,7 +10,6 @@ from django.conf import settings
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
 from django.middleware.clickjacking import XFrameOptionsMiddleware
-from django.middleware.common import CommonMiddleware
 from django.middleware.security import SecurityMiddleware
 
 HOST = re.compile(r"([-a-z0-9.]*[a-z0-9]|\[[0-9a-f:.]+\])(:(?P<port>[0-9]+))?")
@@ -125,12 +124,8 @@ def add_what_all_pages_have(response):
     OPTIONS["BEFORE_STORING"] of the page levels. The middleware stands above the cache and runs
     for each hit. It leaves a header alone that is there, and a twentieth of a hit is saved.
     Whoever changes one of these settings empties the page levels, or waits for their timeouts.
+    A decorator such as @xframe_options_exempt goes below @cache_page: above, it comes too late.
     """
     anybody = HttpRequest()  # Not by HTTPS: Strict-Transport-Security is for those who come so.
-    for middleware in (
-        SecurityMiddleware,
-        PolicyMiddleware,
-        XFrameOptionsMiddleware,
-        CommonMiddleware,
-    ):
+    for middleware in (SecurityMiddleware, PolicyMiddleware, XFrameOptionsMiddleware):
         middleware(lambda request: response).process_response(anybody, response)

@@ -36,7 +36,7 @@ _files = {}
 
 
 # How many frames above the reader of a page Django's middleware stood the last time, for each
-# command that reads. There is one way from the one to the other, and nobody else asks for pages.
+# command that reads. There is one way from the one to the other, and hardly anybody else asks.
 _distances = {}
 
 
@@ -55,7 +55,8 @@ def line_of_page(event, verb):
     distance, frame = 0, sys._getframe()
     while frame is not None:
         if _files.get(frame.f_code.co_filename) is PAGES:
-            _distances[verb] = distance
+            if line == _line_of_middleware(frame.f_locals.get("self")):
+                _distances[verb] = distance
             break
         distance, frame = distance + 1, frame.f_back
     return line

@@ -12,7 +12,7 @@ from redis import Redis
 
 from blog.models import Comment, Post, Tag
 from mysite.caches import LEVELS
-from mysite.caches.breaker import UNSTEADY, breaker_of
+from mysite.caches.breaker import breaker_of
 
 DATABASES = {prefix: number for _, prefix, number, _ in LEVELS}
 # What a new connection costs, and counting itself, and what an instrument may ask besides.
@@ -30,8 +30,7 @@ class CacheTestCase(TestCase):
     def setUp(self):
         super().setUp()
         # What other tests did to this Redis is no sign of anything.
-        breaker = breaker_of()
-        breaker._lost_at, breaker._unsteady_ends = -UNSTEADY, 0
+        breaker_of().forget_losses()
         self.empty_caches()
 
     def empty_caches(self):

@@ -23,6 +23,9 @@ MISCONF): reading still works then, and the refusal comes at once.
 A refused write pauses the writes of this process for WRITE_PAUSE seconds. Each miss would try
 three, at a round trip and an exception each, while a page that is built without a cache needs
 none. check_writes() is for whoever stores something; nobody calls it before an invalidation.
+
+It also knows whether Redis is unsteady: restarted, or overwritten by somebody, again and again.
+Whoever would wait for what another request stores asks that first: see stampede.py.
 """
 
 import contextlib
@@ -65,7 +68,10 @@ PERIOD = 0.5
 WRITE_PAUSE = 0.5
 
 # A Redis that has twice within this many seconds lost what it was told is unsteady for as long.
+# Long enough to span what goes wrong once a second, and short after the last time.
 UNSTEADY = 3
+# Seconds in which all that is noticed is one loss: eight threads find the same keys overwritten.
+SAME_LOSS = 0.5
 
 # Seconds for which all who want the address of a host wait for the same lookup.
 SHARED_LOOKUP = 1
@@ -96,10 +102,9 @@ class Breaker:
         self._callback_log = Quiet(60)
         self._refusal_log = Quiet(60)
         self._opening_was_logged = False
-        # No lock guards these, which are of time.monotonic(): a float is replaced as one, and
-        # the latest is right.
-        self._pause_ends = self._unsteady_ends = 0
-        self._lost_at = -UNSTEADY
+        # No lock guards it: a float is replaced as one, and the latest refusal is right.
+        self._pause_ends = 0  # of time.monotonic()
+        self.forget_losses()
         self.forget_threads()
 
     def forget_threads(self):
@@ -154,16 +159,23 @@ class Breaker:
 
     def lose(self, since=float("inf")):
         """
-        Take note that Redis has lost what it was told: a connection of `since`, or a right.
+        Take note that Redis has lost what it was told: a connection of `since`, a right, a value.
 
         A restart is noticed by each connection when it is next used. Those that are older than
-        the last loss tell nothing new.
+        the last loss or the last outage tell nothing new.
         """
         now = time.monotonic()
-        if since > self._lost_at:
-            if now - self._lost_at < UNSTEADY:
+        with self._lock:
+            if since <= self._noticed or now < self._noticed + SAME_LOSS:
+                return
+            if now < self._lost_at + UNSTEADY:
                 self._unsteady_ends = now + UNSTEADY
-            self._lost_at = now
+            self._lost_at = self._noticed = now
+
+    def forget_losses(self):
+        """Take Redis for steady, whatever was noticed so far."""
+        # All of time.monotonic(): until when, the last loss, and what older things don't tell.
+        self._unsteady_ends, self._lost_at, self._noticed = 0, -UNSTEADY, -SAME_LOSS
 
     def fail(self, error, epoch=None):
         """
@@ -243,6 +255,7 @@ class Breaker:
             if answered:
                 seconds = time.time() - self._since
                 self.is_open, self._since, self._prober = False, time.time(), None
+                self._noticed = time.monotonic()
         if not answered:
             if not self._opening_was_logged:
                 self._log_opening()
@@ -388,7 +401,7 @@ class BreakerPool(ConnectionPool):
         kwargs.setdefault("driver_info", None)
         kwargs.setdefault("maint_notifications_config", MaintNotificationsConfig(enabled=False))
         kwargs["retry"] = BreakerRetry(self.breaker)
-        super().__init__(_OURS.get(connection_class, connection_class), **kwargs)
+        super().__init__(_INSTEAD_OF.get(connection_class, connection_class), **kwargs)
         self.breaker.pool = self
 
 
@@ -399,8 +412,10 @@ class _TellsLoss:
 
     def connect_check_health(self, *args, **kwargs):
         is_new = not self.is_connected
-        if is_new and self._connected_at is not None:
-            self.retry.breaker.lose(self._connected_at)
+        # Another pool may have connections of this class, and a retry object that knows no breaker.
+        breaker = getattr(self.retry, "breaker", None)
+        if is_new and self._connected_at is not None and breaker is not None:
+            breaker.lose(self._connected_at)
         super().connect_check_health(*args, **kwargs)
         if is_new:
             self._connected_at = time.monotonic()
@@ -415,22 +430,22 @@ class _BoundedLookup(_TellsLoss):
         super().connect_check_health(*args, **kwargs)
 
 
-class OurConnection(_BoundedLookup, Connection):
-    """redis://"""
+class BoundedConnection(_BoundedLookup, Connection):
+    """redis://, where looking up the host name can't take longer than connecting."""
 
 
-class OurSSLConnection(_BoundedLookup, SSLConnection):
-    """rediss://"""
+class BoundedSSLConnection(_BoundedLookup, SSLConnection):
+    """rediss://, where looking up the host name can't take longer than connecting."""
 
 
-class OurUnixConnection(_TellsLoss, UnixDomainSocketConnection):
-    """unix://"""
+class TellingUnixConnection(_TellsLoss, UnixDomainSocketConnection):
+    """unix://, which tells the breaker when it is lost, as the others do."""
 
 
-_OURS = {
-    Connection: OurConnection,
-    SSLConnection: OurSSLConnection,
-    UnixDomainSocketConnection: OurUnixConnection,
+_INSTEAD_OF = {
+    Connection: BoundedConnection,
+    SSLConnection: BoundedSSLConnection,
+    UnixDomainSocketConnection: TellingUnixConnection,
 }
 
 

@@ -234,6 +234,7 @@ class PageClient(GenerationClient):
     """
     OPTIONS["CLIENT_CLASS"] of the two page levels.
 
+    OPTIONS["BEFORE_STORING"] names a function that may change a response before it is stored.
     Keys that are not the page cache's, and requests without a current `page()`, get what
     SafeClient does.
     """

@@ -153,11 +153,12 @@ def take_turn(client, name, keys, accept, prepare=None, wait=True):
                 return MISSING, right
             if not wait or holder == NOTHING or time.monotonic() > deadline:
                 return MISSING, None
-            if holder is not None and not holder.startswith(TOKEN):
+            is_garbage = holder is not None and not holder.startswith(TOKEN)
+            if is_garbage:
                 _delete_garbage(redis, name)
-            elif _is_unsteady(redis):
+            if _is_unsteady(redis):
                 return MISSING, None
-            else:
+            if not is_garbage:
                 _wait_for_change(redis, name, holder, deadline)
     except RedisError as error:
         right.leave(error)

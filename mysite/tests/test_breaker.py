@@ -9,8 +9,10 @@ from unittest import mock
 
 from django.core.cache import caches
 from django.test import SimpleTestCase, override_settings
-from redis import Redis
+from redis import ConnectionPool, Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, RedisError
+from redis.retry import Retry
 
 from mysite.caches import breaker as breaker_module
 from mysite.caches import redis_caches, stampede
@@ -225,42 +227,6 @@ class StoppedRedisTests(BreakerTestCase):
         self.assertEqual(self.breaker.epoch, 0)
         self.assertIs(caches["default"].set("key", 1), True)
 
-    def test_one_restart_is_nothing_unsteady_though_every_connection_notices_it(self):
-        pages_at_once()
-        self.server.kill()
-        self.server.start()
-
-        caches["default"].get("key")  # The first that notices.
-        pages_at_once()
-
-        self.assertIs(self.breaker.is_unsteady, False)
-
-    def test_two_restarts_within_a_moment_are(self):
-        pages_at_once()
-        for _ in range(2):
-            self.server.kill()
-            self.server.start()
-            pages_at_once()
-
-        self.assertIs(self.breaker.is_unsteady, True)
-
-    def test_two_restarts_long_after_each_other_are_not(self):
-        page()
-        with mock.patch.object(breaker_module, "UNSTEADY", 0):
-            for _ in range(2):
-                self.server.kill()
-                self.server.start()
-                page()
-
-        self.assertIs(self.breaker.is_unsteady, False)
-
-    def test_an_unsteady_redis_is_steady_again_after_a_moment(self):
-        with mock.patch.object(breaker_module, "UNSTEADY", 0.001):
-            self.breaker.lose()
-            self.breaker.lose()
-
-        self.assertTrue(wait_until(lambda: not self.breaker.is_unsteady))
-
     def test_a_connection_lost_during_a_command_is_tried_again_once(self):
         connection = caches["default"].client.get_client().connection_pool.get_connection()
         self.server.command("CLIENT", "KILL", "TYPE", "normal")
@@ -277,6 +243,102 @@ class StoppedRedisTests(BreakerTestCase):
 
 
 class RestartOnASocketTests(StoppedRedisTests):
+    """The same over a Unix socket."""
+
+    def url(self):
+        return self.server.unix_url
+
+
+class UnsteadyRedisTests(BreakerTestCase):
+    """Redis loses what it was told, and that again and again."""
+
+    def setUp(self):
+        super().setUp()
+        self.within(60)
+
+    def within(self, seconds, same=0):
+        """Let two losses within so many seconds count, and those within `same` be one."""
+        self.enterContext(mock.patch.object(breaker_module, "UNSTEADY", seconds))
+        self.enterContext(mock.patch.object(breaker_module, "SAME_LOSS", same))
+        self.breaker.forget_losses()
+
+    def restart(self):
+        self.server.kill()
+        self.server.start()
+        pages_at_once()
+
+    def test_one_restart_is_none_though_every_connection_notices_it(self):
+        pages_at_once()
+
+        self.restart()
+        page()
+
+        self.assertIs(self.breaker.is_unsteady, False)
+
+    def test_two_restarts_are(self):
+        pages_at_once()
+
+        self.restart()
+        self.restart()
+
+        self.assertIs(self.breaker.is_unsteady, True)
+
+    def test_two_restarts_long_after_each_other_are_none(self):
+        pages_at_once()
+        self.within(0)
+
+        self.restart()
+        self.restart()
+
+        self.assertIs(self.breaker.is_unsteady, False)
+
+    def test_an_outage_is_none_though_connections_of_before_it_are_dropped(self):
+        pages_at_once()
+        self.server.hang()
+        page()
+        self.server.wake()
+        self.assert_closes()
+
+        pages_at_once()
+
+        self.assertIs(self.breaker.is_unsteady, False)
+
+    def test_what_several_notice_at_the_same_time_is_one_loss(self):
+        self.within(60, same=60)
+
+        for _ in range(8):
+            self.breaker.lose()
+
+        self.assertIs(self.breaker.is_unsteady, False)
+
+    def test_a_connection_that_is_older_than_the_last_loss_tells_nothing_new(self):
+        old = time.monotonic()
+        self.breaker.lose(old)
+
+        self.breaker.lose(old)
+
+        self.assertIs(self.breaker.is_unsteady, False)
+
+    def test_it_ends(self):
+        self.within(0.001)
+        self.breaker.lose()
+        self.breaker.lose()
+
+        self.assertTrue(wait_until(lambda: not self.breaker.is_unsteady))
+
+    def test_a_pool_without_a_breaker_may_have_connections_of_this_kind(self):
+        pool = caches["default"].client.get_client().connection_pool
+        kwargs = pool.connection_kwargs | {"retry": Retry(NoBackoff(), 0)}
+        other = Redis(connection_pool=ConnectionPool(pool.connection_class, **kwargs))
+        self.addCleanup(other.close)
+        for _ in range(3):
+            other.ping()
+            other.connection_pool.disconnect()
+
+        self.assertIs(other.ping(), True)
+
+
+class UnsteadyOnASocketTests(UnsteadyRedisTests):
     """The same over a Unix socket."""
 
     def url(self):

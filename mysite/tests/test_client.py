@@ -70,6 +70,9 @@ class LookTests(PagesTestCase):
 
     def test_values_that_somebody_overwrites_again_and_again_are_the_work_of_no_steady_redis(self):
         breaker = breaker_behind(self.cache.client.get_client())
+        self.addCleanup(breaker.forget_losses)
+        self.enterContext(mock.patch("mysite.caches.breaker.UNSTEADY", 60))
+        self.enterContext(mock.patch("mysite.caches.breaker.SAME_LOSS", 0))
         for unsteady in (False, True):
             self.redis("site").set(self.cache.make_key("a"), b"garbage")
             self.look()
