@@ -303,6 +303,16 @@ class UnsteadyRedisTests(BreakerTestCase):
 
         self.assertIs(self.breaker.is_unsteady, False)
 
+    def test_a_connection_that_is_older_than_the_end_of_an_outage_tells_nothing_new(self):
+        self.breaker.lose()
+        old = time.monotonic()
+        self.breaker.fail(ConnectionError("made up"))
+        self.breaker.probe()
+
+        self.breaker.lose(old)
+
+        self.assertIs(self.breaker.is_unsteady, False)
+
     def test_what_several_notice_at_the_same_time_is_one_loss(self):
         self.within(60, same=60)
 

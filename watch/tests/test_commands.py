@@ -472,6 +472,18 @@ class PageLookupTests(CommandTestCase):
 
         self.assertEqual((self.answer.hits, self.answer.misses), (1, 0))
 
+    def test_what_is_asked_aside_takes_no_time_of_the_round_trip(self):
+        for token in ("none", "token"):
+            with self.subTest(token):
+                self.store()
+                caches["site"].set("token", "x")
+
+                self.ask(self.VARY, self.PAGE, token)
+
+                *asked, aside = self.event.ops
+                self.assertEqual([op.ns > 0 for op in asked], [True, True])
+                self.assertEqual(aside.ns, 0)
+
     def test_without_the_list_of_headers_the_page_is_not_used(self):
         caches["site"].set(self.PAGE, "x")
 

@@ -1,5 +1,6 @@
 """The two headers: Cache-Status (RFC 9211) and Server-Timing (W3C)."""
 
+import dataclasses
 import json
 import re
 from unittest import mock, skipUnless
@@ -142,6 +143,16 @@ class ToldByTheCacheClientTests(WatchTestCase):
         status = self.status_after(collapse)
 
         self.assertEqual(status, '"django-site"; fwd=uri-miss; collapsed')
+
+    def test_a_level_that_is_none_of_the_projects_is_not_told(self):
+        with recording() as event:
+            get_redis_connection("site").get(self.key("answer", "site"))
+        event.sum_up()
+        others = dataclasses.replace(config(), levels=("view",), site=None)
+
+        names = [name for name, _, _ in parse_timing(server_timing(event, others))]
+        self.assertNotIn("site", names)
+        self.assertEqual(cache_status(event, others, RequestFactory().get("/"), HttpResponse()), "")
 
     def test_a_value_that_another_request_builds(self):
         client = get_redis_connection("default")
