@@ -21,7 +21,7 @@ from mysite.caches.serializer import FORMAT, SafeSerializer, UnreadableValue, Va
 MOST_PACKED = 500
 
 _MISSING = object()
-_log = Quiet()
+_log = Quiet(10)  # Seconds: each process has its own, and the second line tells little more.
 
 
 class SafeClient(DefaultClient):
