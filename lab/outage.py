@@ -24,6 +24,7 @@ from redis import Redis
 from blog.content import rendering
 from lab.experiment import Experiment
 from mysite.caches import LEVELS, database_url, redis_caches
+from mysite.caches.client import breaker_behind
 from mysite.private_redis import PrivateRedis
 
 TICK = 0.25  # Seconds between two points of the plot.
@@ -148,7 +149,7 @@ class Crowd:
     @property
     def breaker(self):
         """Return the breaker that these caches share, or None."""
-        return getattr(self.caches[0].client.get_client().connection_pool, "breaker", None)
+        return breaker_behind(self.caches[0].client.get_client())
 
     def visit(self, build, ended):
         """Ask for pages until `ended` is set. One visitor, in a thread of its own."""
