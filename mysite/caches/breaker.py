@@ -24,7 +24,7 @@ A refused write pauses the writes of this process for WRITE_PAUSE seconds. Each 
 three, at a round trip and an exception each, while a page that is built without a cache needs
 none. check_writes() is for whoever stores something; nobody calls it before an invalidation.
 
-It also knows whether Redis is unsteady: restarted, or overwritten by somebody, again and again.
+It also knows whether Redis is unsteady: restarted again and again, or overwritten by somebody.
 Whoever would wait for what another request stores asks that first: see stampede.py.
 """
 
@@ -67,10 +67,10 @@ PERIOD = 0.5
 # Seconds without another attempt to store something after Redis refused one.
 WRITE_PAUSE = 0.5
 
-# A Redis that has twice within this many seconds lost what it was told is unsteady for as long.
-# Whatever restarts a Redis that ends at once does so within it.
+# A Redis that was restarted twice within this many seconds is unsteady for as long, and so is one
+# that holds what nobody wrote. Whatever restarts a Redis that ends at once does so within it.
 UNSTEADY = 5
-# Seconds in which all that is noticed is one loss: eight threads find the same keys overwritten.
+# Seconds in which all losses are one: a connection may be made anew to a Redis that is ending.
 SAME_LOSS = 0.5
 
 # Seconds for which all who want the address of a host wait for the same lookup.
@@ -151,18 +151,23 @@ class Breaker:
     @property
     def is_unsteady(self):
         """
-        Whether Redis is restarted, or its keys are overwritten, again and again.
+        Whether Redis is restarted again and again, or holds what nobody here wrote.
 
         What somebody is building is lost with it, so there is nothing to wait for.
         """
         return time.monotonic() < self._unsteady_ends
 
-    def lose(self, since=float("inf")):
+    def distrust(self):
+        """Take note that Redis holds what nobody here wrote: whoever did may overwrite more."""
+        self._unsteady_ends = time.monotonic() + UNSTEADY
+
+    def lose(self, since):
         """
-        Take note that Redis has lost what it was told: a connection of `since`, a right, a value.
+        Take note that Redis has lost a connection that was made at `since` (time.monotonic()).
 
         A restart is noticed by each connection when it is next used. Those that are older than
-        the last loss or the last outage tell nothing new.
+        the last loss or the last outage tell nothing new. One restart makes nothing unsteady:
+        afterwards everything is missing, and a guard against stampedes is needed most.
         """
         now = time.monotonic()
         with self._lock:

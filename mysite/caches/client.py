@@ -266,7 +266,7 @@ class SafeClient(DefaultClient):
         _log.warning("The value of %.200r can't be read, deleting it: %s", str(name), reason)
         self.tell("refused", name)
         if breaker := breaker_behind(self.get_client(write=True)):
-            breaker.lose()  # Whoever wrote that may have overwritten more.
+            breaker.distrust()
         with suppress(ConnectionInterrupted):
             self.delete(key, version=version, client=client)
 

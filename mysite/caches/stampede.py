@@ -21,8 +21,8 @@ sent, for somebody who has long gone on.
 
 A right that can't be had because Redis is away or full is no reason to wait: the value is
 then built at once, as without a guard. For a moment after such a refusal nobody even tries. Nor
-does anybody wait while Redis is restarted again and again: it forgets who builds, and after
-each wait there would be another one.
+does anybody wait while Redis is restarted again and again or overwritten by somebody: it
+forgets who builds, and after each wait there would be another one.
 """
 
 import secrets
@@ -187,7 +187,7 @@ def _is_unsteady(redis):
 def _delete_garbage(redis, name):
     """Delete what stands in place of a right. The right that was there is lost."""
     if breaker := breaker_behind(redis):
-        breaker.lose()
+        breaker.distrust()
     redis.delete(name)
 
 

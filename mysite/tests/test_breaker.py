@@ -304,7 +304,7 @@ class UnsteadyRedisTests(BreakerTestCase):
         self.assertIs(self.breaker.is_unsteady, False)
 
     def test_a_connection_that_is_older_than_the_end_of_an_outage_tells_nothing_new(self):
-        self.breaker.lose()
+        self.breaker.lose(time.monotonic())
         old = time.monotonic()
         self.breaker.fail(ConnectionError("made up"))
         self.breaker.probe()
@@ -317,7 +317,7 @@ class UnsteadyRedisTests(BreakerTestCase):
         self.within(60, same=60)
 
         for _ in range(8):
-            self.breaker.lose()
+            self.breaker.lose(time.monotonic())
 
         self.assertIs(self.breaker.is_unsteady, False)
 
@@ -331,8 +331,7 @@ class UnsteadyRedisTests(BreakerTestCase):
 
     def test_it_ends(self):
         self.within(0.001)
-        self.breaker.lose()
-        self.breaker.lose()
+        self.breaker.distrust()
 
         self.assertTrue(wait_until(lambda: not self.breaker.is_unsteady))
 

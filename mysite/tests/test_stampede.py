@@ -14,7 +14,6 @@ from django.template import Context, Template
 from django.test import RequestFactory
 from django.views.decorators.cache import cache_page, never_cache
 
-from mysite.caches import breaker as breaker_module
 from mysite.caches import stampede
 from mysite.caches.breaker import breaker_of
 from mysite.caches.pages import new_generations, page
@@ -157,12 +156,6 @@ class Crowd(PagesTestCase):
         self.addCleanup(breaker_of().forget_losses)
         breaker_of()._unsteady_ends = float("inf")
 
-    def losses_count(self):
-        """Let each loss count by itself, however close or far they are, until the test ends."""
-        self.addCleanup(breaker_of().forget_losses)
-        self.enterContext(mock.patch.object(breaker_module, "UNSTEADY", 60))
-        self.enterContext(mock.patch.object(breaker_module, "SAME_LOSS", 0))
-
     @contextmanager
     def nobody_waits(self):
         """Fail if somebody waited for a right in this block."""
@@ -237,8 +230,7 @@ class PageTests(Crowd):
 
     def test_a_list_in_place_of_a_right_ends(self):
         name = self.right_of_somebody_else()
-        self.redis(self.level).delete(name)
-        self.redis(self.level).lpush(name, "wrong")
+        self.put_list(name)
 
         self.assertEqual(self.ask(), "built 1")
         self.assertEqual(self.rights(), [])
@@ -257,18 +249,29 @@ class PageTests(Crowd):
         self.ask()
         self.assertEqual(self.built, built)
 
-    def test_garbage_in_place_of_rights_again_and_again_makes_nobody_wait(self):
-        self.losses_count()
-        name = self.right_of_somebody_else()
-        for _ in range(2):
-            self.redis(self.level).set(name, b"garbage")
-            self.ask()
-            self.empty_caches()
-        self.built = 0
-        self.redis(self.level).set(name, TOKEN + b"somebody", px=BUILD_TIMEOUT * 1000)
+    def test_after_garbage_in_place_of_a_right_nobody_waits_for_other_rights(self):
+        self.addCleanup(breaker_of().forget_losses)
+        self.enterContext(mock.patch("mysite.caches.breaker.UNSTEADY", 60))
+        for put in (self.put_bytes, self.put_list):
+            with self.subTest(put.__name__):
+                breaker_of().forget_losses()
+                self.empty_caches()
+                name = self.right_of_somebody_else()
+                put(name)
+                self.ask()
+                self.empty_caches()
+                self.built = 0
+                self.redis(self.level).set(name, TOKEN + b"somebody", px=BUILD_TIMEOUT * 1000)
 
-        with self.nobody_waits():
-            self.assertEqual(self.ask(), "built 1")
+                with self.nobody_waits():
+                    self.assertEqual(self.ask(), "built 1")
+
+    def put_bytes(self, name):
+        self.redis(self.level).set(name, b"garbage")
+
+    def put_list(self, name):
+        self.redis(self.level).delete(name)
+        self.redis(self.level).lpush(name, "wrong")
 
     def test_of_a_redis_that_is_restarted_again_and_again_nobody_waits_for_anybody(self):
         self.right_of_somebody_else()
