@@ -1,17 +1,18 @@
 """
 The fault table: what each way in which Redis can fail does to the blog, for real.
 
-    python scripts/faults.py            all of it: before and now, about fifteen minutes
-    python scripts/faults.py --now      without `before`, about seven
+    python scripts/faults.py            all of it: before and now, about 23 minutes
+    python scripts/faults.py --now      without `before`, about 15
     python scripts/faults.py --quick    only now, a minute, and no time is judged
 
 gunicorn as it is shipped, 2 processes with 4 threads, and 8 clients with keep-alive
-connections that read every page while somebody comments and edits. Three blogs: `now` is
-this project, `before` the same on plain django-redis, `off` the same without any cache (see
-plain_settings.py). Exits with status 1 when a limit of the blog `now` is broken.
+connections, 4 to each process, that read every page while somebody comments and edits. Three
+blogs: `now` is this project, `before` the same on plain django-redis, `off` the same without any
+cache (see plain_settings.py). Exits with status 1 when a limit of the blog `now` is broken.
 
 Each fault comes twice. Once under load, where the blog takes turns with the one that is `off`,
-so that both have the same machine. Eight clients on two cores wait for each other, and what a
+so that both have the same machine: requests/s and CPU are medians of the ratios of these turns,
+in which every client reads every page. Eight clients on two cores wait for each other, and what a
 request takes is then a matter of luck: `late` are those that took longer than the slowest
 uncached one of that page in the whole run and one timeout. Uncached requests are late themselves
 now and then, by the limits from all other faults: `late off`, which excuses nothing.
@@ -29,14 +30,18 @@ import threading
 import time
 from collections import Counter, defaultdict
 from contextlib import ExitStack, suppress
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mysite.caches import REDIS_TIMEOUT
 from mysite.tests.faults import RedisServer
 from mysite.tests.outages import FAULTS, RECOVERY, SPECIAL, has_namespaces, way_to_redis
+from mysite.tests.processes import wait_until
 from mysite.tests.served import Gunicorn, Home
 
 CLIENTS, WORKERS = 8, 2
@@ -55,7 +60,8 @@ KEPT = PAGES[:10]
 STATUSES = {200, 404}
 SHARE = 0.9  # Requests a second, of those without a cache.
 SLACK = 0.05  # Seconds for threads that wait for their turn after a timeout.
-TURNS = 6  # That each of the two blogs has during a fault.
+TURN = 4  # Seconds that a blog has the machine before the other one has it, about.
+TRIES = 300  # At having as many connections to each process.
 LEVEL = re.compile(r"(?:site|view|fragment|low-level);dur=([\d.]+)")
 PATIENCE = 10  # Seconds to wait for hits after a fault.
 GIVE_UP = 20  # Seconds after which a client takes an answer for lost.
@@ -66,13 +72,30 @@ def waited_for_redis(answer):
     return sum(map(float, LEVEL.findall(answer.get("Server-Timing", "")))) / 1000
 
 
+def target(link):
+    """Return what a link in /proc is to, or None: it may be gone by now."""
+    with suppress(OSError):
+        return str(link.readlink())
+    return None
+
+
+class Request(NamedTuple):
+    """One request of a client. `waited` are the seconds of it that were spent on Redis."""
+
+    start: float
+    path: str
+    seconds: float
+    status: int | str
+    is_hit: bool
+    waited: float
+
+
 class Load:
     """What the clients saw in one phase."""
 
     def __init__(self):
-        self.requests = []  # (start, path, seconds, status, hit)
+        self.requests = []
         self.stale = 0
-        self.waited = 0  # The most seconds that a request spent on Redis.
         self.seconds = self.cpu = 0
         self.rate = 0  # Requests a second: of each client while it read, and their sum.
         self.lock = threading.Lock()
@@ -84,7 +107,6 @@ class Load:
         for each in loads:
             load.requests += each.requests
             load.stale += each.stale
-            load.waited = max(load.waited, each.waited)
             load.seconds += each.seconds
             load.cpu += each.cpu
             load.rate += each.rate / len(loads)
@@ -93,14 +115,19 @@ class Load:
     @property
     def wrong(self):
         """Return what is neither a page nor a page's own 404, as text."""
-        counts = Counter(status for _, _, _, status, _ in self.requests if status not in STATUSES)
+        counts = Counter(seen.status for seen in self.requests if seen.status not in STATUSES)
         return ", ".join(f"{count} x {status}" for status, count in counts.items())
+
+    @property
+    def cpu_a_request(self):
+        """Return the seconds of CPU of a request."""
+        return self.cpu / max(1, len(self.requests))
 
     def slowest(self):
         """Return {path: seconds}."""
         slowest = defaultdict(float)
-        for _, path, seconds, _, _ in self.requests:
-            slowest[path] = max(slowest[path], seconds)
+        for seen in self.requests:
+            slowest[seen.path] = max(slowest[seen.path], seen.seconds)
         return slowest
 
 
@@ -145,34 +172,74 @@ class Blog:
                 with suppress(OSError, HTTPException):
                     self.clients[0].get(path)
 
-    def load(self, seconds, writing=True, until=None):
+    def load(self, seconds=0, rounds=0, writing=True, until=None):
         """
-        Let the clients read every page for `seconds`, and return what they saw.
+        Let the clients read pages, and return what they saw: for `seconds`, or each page as often
+        as `rounds` says. Only rounds compare: who is slower reads other pages in the same seconds.
 
         With `until`, a function of the Load, it goes on until that is true, or PATIENCE ends.
         """
-        for client in self.clients[:CLIENTS]:
-            # Six of eight connections may end up in one of two processes. Each phase draws anew.
-            client.close()
+        self.connect()
         load, start, cpu = Load(), time.monotonic(), self.cpu()
         deadline = start + seconds
         threads = [
-            threading.Thread(target=self.read, args=(client, number * 2, deadline, load, until))
+            threading.Thread(
+                target=self.read, args=(client, number * 2, deadline, rounds, load, until)
+            )
             for number, client in enumerate(self.clients[:CLIENTS])
         ]
-        if writing:
-            threads.append(threading.Thread(target=self.write, args=(deadline,)))
-        for thread in threads:
+        over = threading.Event()
+        writer = threading.Thread(target=self.write, args=(over,))
+        if not writing:
+            over.set()
+        for thread in (*threads, writer):
             thread.start()
         for thread in threads:
             thread.join()
+        over.set()
+        writer.join()
         load.seconds, load.cpu = time.monotonic() - start, self.cpu() - cpu
         return load
 
-    def read(self, client, offset, deadline, load, until):
+    def connect(self):
+        """
+        Open the connections of the clients anew, as many to each process.
+
+        Left to chance, six of eight end up in one of two now and then, and a sixth of the
+        requests a second is lost.
+        """
+        room = dict.fromkeys(self.gunicorn.workers(), CLIENTS // WORKERS)
+        clients = self.clients[:CLIENTS]
+        for _ in range(TRIES):
+            if not clients:
+                return
+            clients[-1].close()
+            clients[-1].connection.connect()
+            wait_until(partial(self.process_of, clients[-1]), 1)
+            process = self.process_of(clients[-1])
+            if room.get(process):
+                room[process] -= 1
+                clients.pop()
+        print(f"{self.name}: connections are uneven, {room} have too few", file=sys.stderr)
+
+    def process_of(self, client):
+        """Return the number of the worker that has accepted the client's connection, or None."""
+        ends = [f":{port:04X}" for port in (client.port, client.connection.sock.getsockname()[1])]
+        for line in Path("/proc/net/tcp").read_text().splitlines():
+            _, here, there, *_, inode = line.split()[:10]
+            if here.endswith(ends[0]) and there.endswith(ends[1]):
+                socket = f"socket:[{inode}]"
+                for process in self.gunicorn.workers():
+                    if socket in map(target, Path(f"/proc/{process}/fd").iterdir()):
+                        return process
+        return None
+
+    def read(self, client, offset, deadline, rounds, load, until):
         began, number = time.monotonic(), 0
-        while (now := time.monotonic()) < deadline or (
-            until and now < deadline + PATIENCE and not until(load)
+        while (
+            number < rounds * len(PAGES)
+            or (now := time.monotonic()) < deadline
+            or (until and now < deadline + PATIENCE and not until(load))
         ):
             path = PAGES[offset % len(PAGES)]
             offset += 1
@@ -187,9 +254,8 @@ class Blog:
                 status = type(error).__name__
             seconds = time.monotonic() - start
             with load.lock:
-                load.requests.append((start, path, seconds, status, hit))
+                load.requests.append(Request(start, path, seconds, status, hit, waited))
                 # An edit in the meantime takes the place of the one before.
-                load.waited = max(load.waited, waited)
                 load.stale += status == 200 and any(
                     text not in answer.text and text in self.due for text in due
                 )
@@ -207,13 +273,13 @@ class Blog:
             slowest[path] = max(slowest[path], time.monotonic() - start)
         return slowest
 
-    def write(self, deadline):
-        """Comment twice a second, and edit a post once."""
+    def write(self, over):
+        """Comment twice a second, and edit a post once, until that event."""
         visitor, author = self.clients[-2:]
         query = "SELECT id FROM blog_post WHERE slug = 'keys-prefixes-and-versions'"
         ((pk,),) = self.home.query(query)
         number = 0
-        while time.monotonic() < deadline:
+        while not over.wait(0.5 if number else 0):
             number += 1
             text = f"written {time.time_ns()}"
             with suppress(OSError, HTTPException):
@@ -225,7 +291,6 @@ class Blog:
                     answer = visitor.comment("the-whole-site", "Ada", text)
                 if answer.status == 302:
                     self.due = self.due | {text: EDITED if number == 2 else COMMENTED}
-            time.sleep(max(0, min(0.5, deadline - time.monotonic())))
 
     def lost(self):
         """Return how many accepted comments and edits the database has not."""
@@ -247,16 +312,18 @@ def measure(blog, off, name, seconds, is_judged):
         if name in SPECIAL or blog.gunicorn is None:
             blog.start(*way_to_redis(stack, blog, name))
         blog.warm()
-        turns = 1 if blog.name == "before" else TURNS
         if name == "loading":
-            seconds = min(seconds, 3)  # Redis needs 25 MB for each second that it loads.
+            seconds = min(seconds, 2 * TURN)  # Redis needs 25 MB for each second that it loads.
+        turns, turn = 1, {"seconds": seconds if blog.name == "now" else seconds / 2}
+        if is_judged:
+            turns, turn = max(1, round(seconds / TURN)), {"rounds": 1}
         blog.seconds = 3 * seconds  # Twice, and what the slowest request of each turn takes.
         lines, began = len(blog.gunicorn.lines().splitlines()), time.monotonic()
         end = FAULTS[name](blog)
         uncached, during = [], []
         for _ in range(turns):
-            uncached.append(off.load(seconds / turns))
-            during.append(blog.load(seconds / turns))
+            uncached.append(off.load(**turn))
+            during.append(blog.load(**turn))
         end()
         ended = time.monotonic()
         lines = (len(blog.gunicorn.lines().splitlines()) - lines, ended - began)
@@ -265,7 +332,6 @@ def measure(blog, off, name, seconds, is_judged):
         if name in SPECIAL or blog.name == "before":
             blog.stop()  # Its threads may still wait for Redis.
         blog.server.command("FLUSHALL")
-        during, uncached = Load.together(during), Load.together(uncached)
         return Row(name, blog, during, after, uncached, lines, ended, over)
 
 
@@ -285,15 +351,16 @@ class Row:
 
     def __init__(self, name, blog, during, after, uncached, lines, ended, over):
         self.fault, self.blog = name, blog.name
-        self.during, self.after, self.uncached = during, after, uncached
+        turns = list(zip(during, uncached, strict=True))
+        self.share = median(now.rate / off.rate for now, off in turns)
+        self.cpu_share = median(off.cpu_a_request / (now.cpu_a_request or 1) for now, off in turns)
+        self.during, self.uncached = Load.together(during), Load.together(uncached)
+        self.after = after
         self.lines, self.seconds = lines
         self.recovery = recovery(after, ended)
         self.over = over
-        self.stale = during.stale + after.stale
+        self.stale = self.during.stale + after.stale
         self.lost = blog.lost()
-        self.share = during.rate / uncached.rate
-        cpu, now = (load.cpu / max(1, len(load.requests)) for load in (uncached, during))
-        self.cpu_share = cpu / (now or cpu)
 
     def judge(self, limits, quick):
         """
@@ -304,9 +371,9 @@ class Row:
         """
         requests = self.during.requests + self.after.requests
         late = late_of(requests, limits)
-        self.slowest = max(seconds for _, _, seconds, _, _ in requests)
+        self.slowest = max(seen.seconds for seen in requests)
         self.late = late
-        self.waited = max(self.during.waited, self.after.waited)
+        self.waited = max(seen.waited for seen in requests)
         self.wrong = ", ".join(filter(None, (self.during.wrong, self.after.wrong)))
         wrong = {
             "statuses": self.wrong,
@@ -347,7 +414,7 @@ HEAD = (
 def has_recovered(load):
     """Return whether the last answer for each page that is kept was a hit."""
     with load.lock:
-        last = {path: hit for _, path, _, _, hit in load.requests if path in KEPT}
+        last = {seen.path: seen.is_hit for seen in load.requests if seen.path in KEPT}
     return set(last) == set(KEPT) and all(last.values())
 
 
@@ -363,9 +430,9 @@ def recovery(after, ended):
     vain = [ended]
     for page in KEPT:
         misses = sorted(
-            (start, start + seconds)
-            for start, path, seconds, _, hit in after.requests
-            if path == page and not hit
+            (seen.start, seen.start + seen.seconds)
+            for seen in after.requests
+            if seen.path == page and not seen.is_hit
         )
         latest = misses[-1][0] if misses else ended
         vain += [start for start, end in misses if end < latest]
@@ -378,10 +445,10 @@ def main():
         "--quick", action="store_true", help="only now, 2 s a fault, no time judged"
     )
     parser.add_argument("--now", action="store_true", help="without `before`")
-    parser.add_argument("--seconds", type=float, help="that each fault lasts (12)")
+    parser.add_argument("--seconds", type=float, help="that each fault lasts (24)")
     parser.add_argument("--only", nargs="+", choices=FAULTS, metavar="FAULT", default=list(FAULTS))
     options = parser.parse_args()
-    seconds = options.seconds or (2 if options.quick else 12)
+    seconds = options.seconds or (2 if options.quick else 24)
     names = [name for name in options.only if name != "dns" or has_namespaces()]
     for name in set(options.only) - set(names):
         print(f"{name}: left out, it needs Linux with user namespaces.")
@@ -411,9 +478,10 @@ def slowest_of(rows):
 def late_of(requests, limits):
     """Return a line for each request that took longer than its limit and one timeout."""
     return [
-        f"{path} took {seconds:.2f} s, limit {limits[path] + REDIS_TIMEOUT:.2f} s"
-        for _, path, seconds, _, _ in requests
-        if path in limits and seconds > limits[path] + REDIS_TIMEOUT
+        f"{seen.path} took {seen.seconds:.2f} s, {seen.waited:.2f} s of them on Redis, "
+        f"limit {limits[seen.path] + REDIS_TIMEOUT:.2f} s"
+        for seen in requests
+        if seen.path in limits and seen.seconds > limits[seen.path] + REDIS_TIMEOUT
     ]
 
 
