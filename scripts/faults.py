@@ -55,6 +55,7 @@ PAGES = [
 ]
 # What a page level keeps: Age says so. The rest of the pages say nothing about hits.
 KEPT = PAGES[:10]
+SHOWN = 100  # A page has its 200 latest comments: these are there, whatever comes meanwhile.
 
 # The limits of the blog `now`.
 STATUSES = {200, 404}
@@ -141,6 +142,7 @@ class Blog:
         stack.callback(self.server.close)
         self.gunicorn = None
         self.due = {}  # What pages must show: {text: path}.
+        self.accepted = set()  # All texts that the blog took.
         stack.callback(self.stop)
 
     def start(self, url, command=()):
@@ -290,12 +292,16 @@ class Blog:
                     visitor.headers["X-Forwarded-For"] = f"10.0.{number}.{time.time_ns() % 256}"
                     answer = visitor.comment("the-whole-site", "Ada", text)
                 if answer.status == 302:
+                    self.accepted.add(text)
                     self.due = self.due | {text: EDITED if number == 2 else COMMENTED}
+                comments = [text for text, path in self.due.items() if path == COMMENTED]
+                for text in comments[:-SHOWN]:
+                    self.due = {t: p for t, p in self.due.items() if t != text}
 
     def lost(self):
         """Return how many accepted comments and edits the database has not."""
         rows = self.home.query("SELECT body FROM blog_comment UNION SELECT title FROM blog_post")
-        return len(set(self.due) - {text.removeprefix("Keys, ") for (text,) in rows})
+        return len(self.accepted - {text.removeprefix("Keys, ") for (text,) in rows})
 
     def cpu(self):
         """Return the seconds of CPU that the workers have used."""
