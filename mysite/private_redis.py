@@ -103,12 +103,11 @@ class PrivateRedis:
 
     It listens on no TCP port and writes nothing to disk. A context manager, or start()
     and stop(). With `inheritable`, it survives os.exec: the program that takes over this
-    process owns it then. With a `port`, it listens on that one too, on 127.0.0.1: for all
-    who have an account on this machine.
+    process owns it then.
     """
 
-    def __init__(self, inheritable=False, port=0):
-        self.inheritable, self.port = inheritable, port
+    def __init__(self, inheritable=False):
+        self.inheritable = inheritable
         name = f"redis-{secrets.token_hex(6)}"
         self.directory = Path(tempfile.gettempdir(), name)
         self.socket = self.directory / "redis.sock"
@@ -126,8 +125,7 @@ class PrivateRedis:
         wrote when it ends early or doesn't answer within TIMEOUT seconds.
         """
         command = [
-            *(find_redis_server(), "--dir", str(self.directory)),
-            *("--port", str(self.port), "--bind", "127.0.0.1"),
+            *(find_redis_server(), "--port", "0", "--dir", str(self.directory)),
             *("--unixsocket", str(self.socket), "--unixsocketperm", "700"),
             *("--save", "", "--appendonly", "no", "--daemonize", "no"),
             # volatile-lru: what has no timeout was not meant to be dropped.

@@ -11,7 +11,7 @@ from lab.bench.client import Load
 from lab.bench.rounds import cpu_seconds, in_turns
 from mysite.caches import redis_caches
 from mysite.private_redis import PrivateRedis
-from mysite.processes import PROJECT, Gunicorn, Home, free_port
+from mysite.processes import PROJECT, Gunicorn, Home
 
 WORKERS = 2
 CLIENTS = 8
@@ -28,7 +28,7 @@ def bench(quick, tell):
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        redis = stack.enter_context(PrivateRedis(port=free_port()))
+        redis = stack.enter_context(PrivateRedis())
         stack.enter_context(
             override_settings(
                 DEBUG=False,
@@ -58,11 +58,11 @@ class Bench:
         self.tell("seeding a blog")
         return self.stack.enter_context(Home(*((20, 200) if self.quick else (200, 5000))))
 
-    def serve(self, stack, url=None, workers=WORKERS, app=None, config=CONFIG, **variables):
+    def serve(self, stack, redis=None, workers=WORKERS, app=None, config=CONFIG, **variables):
         """Return a Server that ends with `stack`. The blog without the instrument by default."""
         arguments = ["--config", config, *([app] if app else [])]
+        url = (redis or self.redis).url
         variables = {"CACHE_WATCH": "0"} | variables
-        url = url or self.redis.url
         gunicorn = Gunicorn(self.home, url, workers=workers, arguments=arguments, **variables)
         return Server(self.load, stack.enter_context(gunicorn))
 

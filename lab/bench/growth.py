@@ -45,7 +45,7 @@ def keys(bench):
             bench.tell(f"filling a Redis with {number:,} keys")
             server = stack.enter_context(PrivateRedis())
             fill(server, number)
-            web = bench.serve(stack, url=server.url, workers=1)
+            web = bench.serve(stack, redis=server, workers=1)
             web.ask(PAGE, requests=3)
             hits[number] = partial(hit, web, seconds)
             changes[number] = partial(change, server, seconds)

@@ -21,7 +21,6 @@ from mysite.private_redis import (
     find_redis_cli,
     find_redis_server,
 )
-from mysite.processes import free_port
 from mysite.tests.processes import environment, is_alive, wait_until
 
 
@@ -93,11 +92,6 @@ class PrivateRedisTests(TestCase):
         with PrivateRedis() as redis:
             self.assertEqual(stat.S_IMODE(redis.directory.stat().st_mode), 0o700)
             self.assertEqual(ask(redis, "CONFIG", "GET", "port"), {"port": "0"})
-
-    def test_with_a_port_it_can_be_reached_from_this_machine_only(self):
-        with PrivateRedis(port=free_port()) as redis, closing(Redis(port=redis.port)) as client:
-            self.assertTrue(client.ping())
-            self.assertEqual(client.config_get("bind"), {"bind": "127.0.0.1"})
 
     def test_it_writes_nothing_to_disk_and_uses_64_mb_at_most(self):
         with PrivateRedis() as redis:
