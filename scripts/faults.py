@@ -12,7 +12,8 @@ cache (see plain_settings.py). Exits with status 1 when a limit of the blog `now
 
 Each fault comes twice. Once under load, where the blog takes turns with the one that is `off`,
 so that both have the same machine: requests/s and CPU are medians of the ratios of these turns,
-in which every client reads every page. Eight clients on two cores wait for each other, and what a
+in which every client reads every page. `before` has one turn of some seconds, because a page may
+take twenty. Eight clients on two cores wait for each other, and what a
 request takes is then a matter of luck: `late` are those that took longer than the slowest
 uncached one of that page in the whole run and one timeout. Uncached requests are late themselves
 now and then, by the limits from all other faults: `late off`, which excuses nothing.
@@ -97,7 +98,7 @@ class Load:
     def __init__(self):
         self.requests = []
         self.stale = 0
-        self.seconds = self.cpu = 0
+        self.cpu = 0
         self.rate = 0  # Requests a second: of each client while it read, and their sum.
         self.lock = threading.Lock()
 
@@ -108,8 +109,6 @@ class Load:
         for each in loads:
             load.requests += each.requests
             load.stale += each.stale
-            load.seconds += each.seconds
-            load.cpu += each.cpu
             load.rate += each.rate / len(loads)
         return load
 
@@ -142,7 +141,7 @@ class Blog:
         stack.callback(self.server.close)
         self.gunicorn = None
         self.due = {}  # What pages must show: {text: path}.
-        self.accepted = set()  # All texts that the blog took.
+        self.accepted = set()  # All comments that the blog took, and the last edit.
         stack.callback(self.stop)
 
     def start(self, url, command=()):
@@ -182,8 +181,7 @@ class Blog:
         With `until`, a function of the Load, it goes on until that is true, or PATIENCE ends.
         """
         self.connect()
-        load, start, cpu = Load(), time.monotonic(), self.cpu()
-        deadline = start + seconds
+        load, cpu, deadline = Load(), self.cpu(), time.monotonic() + seconds
         threads = [
             threading.Thread(
                 target=self.read, args=(client, number * 2, deadline, rounds, load, until)
@@ -191,16 +189,15 @@ class Blog:
             for number, client in enumerate(self.clients[:CLIENTS])
         ]
         over = threading.Event()
-        writer = threading.Thread(target=self.write, args=(over,))
-        if not writing:
-            over.set()
-        for thread in (*threads, writer):
+        writers = [threading.Thread(target=self.write, args=(over,))] if writing else []
+        for thread in (*threads, *writers):
             thread.start()
         for thread in threads:
             thread.join()
         over.set()
-        writer.join()
-        load.seconds, load.cpu = time.monotonic() - start, self.cpu() - cpu
+        for thread in writers:
+            thread.join()
+        load.cpu = self.cpu() - cpu
         return load
 
     def connect(self):
@@ -222,7 +219,7 @@ class Blog:
             if room.get(process):
                 room[process] -= 1
                 clients.pop()
-        print(f"{self.name}: connections are uneven, {room} have too few", file=sys.stderr)
+        print(f"{self.name}: connections are uneven, missing: {room}", file=sys.stderr)
 
     def process_of(self, client):
         """Return the number of the worker that has accepted the client's connection, or None."""
@@ -276,7 +273,7 @@ class Blog:
         return slowest
 
     def write(self, over):
-        """Comment twice a second, and edit a post once, until that event."""
+        """Comment twice a second, and edit a post once, until `over` is set."""
         visitor, author = self.clients[-2:]
         query = "SELECT id FROM blog_post WHERE slug = 'keys-prefixes-and-versions'"
         ((pk,),) = self.home.query(query)
@@ -286,6 +283,7 @@ class Blog:
             text = f"written {time.time_ns()}"
             with suppress(OSError, HTTPException):
                 if number == 2:
+                    self.accepted -= {t for t, p in self.due.items() if p == EDITED}
                     self.due = {t: p for t, p in self.due.items() if p != EDITED}
                     answer = author.edit(pk, title=f"Keys, {text}")
                 else:
@@ -323,13 +321,15 @@ def measure(blog, off, name, seconds, is_judged):
         turns, turn = 1, {"seconds": seconds if blog.name == "now" else seconds / 2}
         if is_judged:
             turns, turn = max(1, round(seconds / TURN)), {"rounds": 1}
-        blog.seconds = 3 * seconds  # Twice, and what the slowest request of each turn takes.
+        blog.seconds = 3 * seconds  # Twice, as the other blog has as many, and some more.
         lines, began = len(blog.gunicorn.lines().splitlines()), time.monotonic()
         end = FAULTS[name](blog)
         uncached, during = [], []
         for _ in range(turns):
             uncached.append(off.load(**turn))
             during.append(blog.load(**turn))
+        if name == "loading" and blog.server.answers():
+            print("loading: Redis was ready before the last turn ended", file=sys.stderr)
         end()
         ended = time.monotonic()
         lines = (len(blog.gunicorn.lines().splitlines()) - lines, ended - began)
@@ -451,7 +451,7 @@ def main():
         "--quick", action="store_true", help="only now, 2 s a fault, no time judged"
     )
     parser.add_argument("--now", action="store_true", help="without `before`")
-    parser.add_argument("--seconds", type=float, help="that each fault lasts (24)")
+    parser.add_argument("--seconds", type=float, help="that each blog has during a fault (24)")
     parser.add_argument("--only", nargs="+", choices=FAULTS, metavar="FAULT", default=list(FAULTS))
     options = parser.parse_args()
     seconds = options.seconds or (2 if options.quick else 24)
@@ -484,7 +484,7 @@ def slowest_of(rows):
 def late_of(requests, limits):
     """Return a line for each request that took longer than its limit and one timeout."""
     return [
-        f"{seen.path} took {seen.seconds:.2f} s, {seen.waited:.2f} s of them on Redis, "
+        f"{seen.path} took {seen.seconds:.2f} s, {seen.waited:.2f} s of it on Redis, "
         f"limit {limits[seen.path] + REDIS_TIMEOUT:.2f} s"
         for seen in requests
         if seen.path in limits and seen.seconds > limits[seen.path] + REDIS_TIMEOUT

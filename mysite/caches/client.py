@@ -69,11 +69,14 @@ class SafeClient(DefaultClient):
         try:
             return super().get(key, default, version, client)
         except UnreadableValue as error:
-            self.discard(key, error, version, client)
+            reason = error
         except ConnectionInterrupted as error:
             if not _is_wrong_type(error.__cause__):
                 raise
-            self.discard(key, error.__cause__, version, client)
+            reason = error.__cause__
+        self.discard(key, reason, version, client)
+        if breaker := breaker_behind(self.get_client(write=True)):
+            breaker.distrust()
         return default
 
     def get_many(self, keys, version=None, client=None):
@@ -265,8 +268,6 @@ class SafeClient(DefaultClient):
         name = self.make_key(key, version)
         _log.warning("The value of %.200r can't be read, deleting it: %s", str(name), reason)
         self.tell("refused", name)
-        if breaker := breaker_behind(self.get_client(write=True)):
-            breaker.distrust()
         with suppress(ConnectionInterrupted):
             self.delete(key, version=version, client=client)
 

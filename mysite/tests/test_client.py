@@ -80,6 +80,15 @@ class LookTests(PagesTestCase):
 
         self.assertEqual((before, breaker.is_unsteady), (False, True))
 
+    def test_text_where_a_number_should_be_is_no_sign_of_a_stranger(self):
+        breaker = breaker_behind(self.cache.client.get_client())
+        self.cache.set("a", "text")
+
+        with self.assertRaises(ValueError):
+            self.cache.incr("a")
+
+        self.assertIs(breaker.is_unsteady, False)
+
     def test_it_keeps_its_connection(self):
         redis = self.redis("site")
         before = redis.info("stats")["total_connections_received"]
