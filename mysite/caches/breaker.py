@@ -69,7 +69,7 @@ WRITE_PAUSE = 0.5
 
 # A Redis that was restarted twice within this many seconds is unsteady for as long: whatever
 # restarts one that ends at once does so within it. So is one that holds what nobody here wrote.
-UNSTEADY = 5
+UNSTEADY = 10
 # Seconds in which all losses are one: a connection may be made anew to a Redis that is ending.
 SAME_LOSS = 0.5
 
