@@ -292,9 +292,8 @@ class Blog:
                 if answer.status == 302:
                     self.accepted.add(text)
                     self.due = self.due | {text: EDITED if number == 2 else COMMENTED}
-                comments = [text for text, path in self.due.items() if path == COMMENTED]
-                for text in comments[:-SHOWN]:
-                    self.due = {t: p for t, p in self.due.items() if t != text}
+                gone = [text for text, path in self.due.items() if path == COMMENTED][:-SHOWN]
+                self.due = {t: p for t, p in self.due.items() if t not in gone}
 
     def lost(self):
         """Return how many accepted comments and edits the database has not."""
@@ -318,9 +317,10 @@ def measure(blog, off, name, seconds, is_judged):
         blog.warm()
         if name == "loading":
             seconds = min(seconds, 2 * TURN)  # Redis needs 25 MB for each second that it loads.
-        turns, turn = 1, {"seconds": seconds if blog.name == "now" else seconds / 2}
         if is_judged:
             turns, turn = max(1, round(seconds / TURN)), {"rounds": 1}
+        else:
+            turns, turn = 1, {"seconds": seconds if blog.name == "now" else seconds / 2}
         blog.seconds = 3 * seconds  # Twice, as the other blog has as many, and some more.
         lines, began = len(blog.gunicorn.lines().splitlines()), time.monotonic()
         end = FAULTS[name](blog)

@@ -75,8 +75,7 @@ class SafeClient(DefaultClient):
                 raise
             reason = error.__cause__
         self.discard(key, reason, version, client)
-        if breaker := breaker_behind(self.get_client(write=True)):
-            breaker.distrust()
+        distrust(self.get_client(write=True))
         return default
 
     def get_many(self, keys, version=None, client=None):
@@ -275,6 +274,12 @@ class SafeClient(DefaultClient):
 def breaker_behind(redis):
     """Return the breaker of a client of redis-py, or None: another pool has none."""
     return getattr(redis.connection_pool, "breaker", None)
+
+
+def distrust(redis):
+    """Tell the breaker of a client of redis-py that its Redis holds what nobody here wrote."""
+    if breaker := breaker_behind(redis):
+        breaker.distrust()
 
 
 def _answer(connection):

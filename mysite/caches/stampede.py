@@ -34,7 +34,7 @@ from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError, ResponseError
 
 from mysite.caches.breaker import on_close
-from mysite.caches.client import SafeClient, breaker_behind
+from mysite.caches.client import SafeClient, breaker_behind, distrust
 
 BUILDING = "building:"
 TOKEN = b"right:"  # What the value of a right begins with. Anything else is nobody's.
@@ -186,8 +186,7 @@ def _is_unsteady(redis):
 
 def _delete_garbage(redis, name):
     """Delete what stands in place of a right. The right that was there is lost."""
-    if breaker := breaker_behind(redis):
-        breaker.distrust()
+    distrust(redis)
     redis.delete(name)
 
 
