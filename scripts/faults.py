@@ -12,11 +12,12 @@ cache (see plain_settings.py). Exits with status 1 when a limit of the blog `now
 
 Each fault comes twice. Once under load, where the blog takes turns with the one that is `off`,
 so that both have the same machine: requests/s and CPU are medians of the ratios of these turns,
-in which every client reads every page. `before` has one turn of some seconds, because a page may
-take twenty. Eight clients on two cores wait for each other, and what a
-request takes is then a matter of luck: `late` are those that took longer than the slowest
-uncached one of that page in the whole run and one timeout. Uncached requests are late themselves
-now and then, by the limits from all other faults: `late off`, which excuses nothing.
+in which every client reads every page. `before` has one turn of twelve seconds, because a page
+may take twenty. Eight clients on two cores wait for each other, and what a request takes is then
+a matter of luck: `late` are those that took longer than the slowest uncached one of that page in
+the whole run and one timeout. Uncached requests are late themselves now and then, by the limits
+from all other faults: `late off`, which excuses nothing.
+
 So the fault comes once more, to one visitor who reads every page twice, with a new connection each
 time: `over` is the most that a page took beyond its uncached time. On a machine that does
 something else meanwhile even that is luck; `waited` is the most that a request spent on Redis, by
@@ -63,6 +64,8 @@ STATUSES = {200, 404}
 SHARE = 0.9  # Requests a second, of those without a cache.
 SLACK = 0.05  # Seconds for threads that wait for their turn after a timeout.
 TURN = 4  # Seconds that a blog has the machine before the other one has it, about.
+LOADING = 2  # Turns that each blog has while Redis loads once.
+BEFORE = 12  # Seconds that the blog `before` has.
 TRIES = 300  # At having as many connections to each process.
 LEVEL = re.compile(r"(?:site|view|fragment|low-level);dur=([\d.]+)")
 PATIENCE = 10  # Seconds to wait for hits after a fault.
@@ -314,23 +317,26 @@ def measure(blog, off, name, seconds, is_judged):
     with ExitStack() as stack:
         if name in SPECIAL or blog.gunicorn is None:
             blog.start(*way_to_redis(stack, blog, name))
-        blog.warm()
-        if name == "loading":
-            seconds = min(seconds, 2 * TURN)  # Redis needs 25 MB for each second that it loads.
         if is_judged:
-            turns, turn = max(1, round(seconds / TURN)), {"rounds": 1}
+            turns, turn, length = max(1, round(seconds / TURN)), {"rounds": 1}, TURN
         else:
-            turns, turn = 1, {"seconds": seconds if blog.name == "now" else seconds / 2}
-        blog.seconds = 3 * seconds  # Twice, as the other blog has as many, and some more.
+            length = min(seconds, BEFORE)
+            turns, turn = 1, {"seconds": length}
+        # Redis needs 25 MB for each second that it loads, so it loads several times.
+        at_once = min(turns, LOADING) if name == "loading" else turns
+        # Twice, as the other blog has as many, and some more.
+        blog.seconds = 3 * length * at_once
         lines, began = len(blog.gunicorn.lines().splitlines()), time.monotonic()
-        end = FAULTS[name](blog)
         uncached, during = [], []
-        for _ in range(turns):
-            uncached.append(off.load(**turn))
-            during.append(blog.load(**turn))
-        if name == "loading" and blog.server.answers():
-            print("loading: Redis was ready before the last turn ended", file=sys.stderr)
-        end()
+        for _ in range(turns // at_once):
+            blog.warm()
+            end = FAULTS[name](blog)
+            for _ in range(at_once):
+                uncached.append(off.load(**turn))
+                during.append(blog.load(**turn))
+            if name == "loading" and blog.server.answers():
+                print("loading: Redis was ready before the last turn ended", file=sys.stderr)
+            end()
         ended = time.monotonic()
         lines = (len(blog.gunicorn.lines().splitlines()) - lines, ended - began)
         after = blog.load(RECOVERY, writing=False, until=has_recovered)
@@ -451,10 +457,10 @@ def main():
         "--quick", action="store_true", help="only now, 2 s a fault, no time judged"
     )
     parser.add_argument("--now", action="store_true", help="without `before`")
-    parser.add_argument("--seconds", type=float, help="that each blog has during a fault (24)")
+    parser.add_argument("--seconds", type=float, help="that now and off have during a fault (48)")
     parser.add_argument("--only", nargs="+", choices=FAULTS, metavar="FAULT", default=list(FAULTS))
     options = parser.parse_args()
-    seconds = options.seconds or (2 if options.quick else 24)
+    seconds = options.seconds or (2 if options.quick else 48)
     names = [name for name in options.only if name != "dns" or has_namespaces()]
     for name in set(options.only) - set(names):
         print(f"{name}: left out, it needs Linux with user namespaces.")

@@ -157,6 +157,11 @@ class Breaker:
         """
         return time.monotonic() < self._unsteady_ends
 
+    @property
+    def has_lost(self):
+        """Whether Redis lost a connection a moment ago. If it does so again, it is unsteady."""
+        return time.monotonic() < self._lost_at + UNSTEADY
+
     def distrust(self):
         """Take note that Redis holds what nobody here wrote: whoever did may overwrite more."""
         self._unsteady_ends = time.monotonic() + UNSTEADY

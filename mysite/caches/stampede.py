@@ -22,7 +22,9 @@ sent, for somebody who has long gone on.
 A right that can't be had because Redis is away or full is no reason to wait: the value is
 then built at once, as without a guard. For a moment after such a refusal nobody even tries. Nor
 does anybody wait while Redis is restarted again and again or overwritten by somebody: it
-forgets who builds, and after each wait there would be another one.
+forgets who builds, and after each wait there would be another one. After a single restart,
+which may be the first of many, nobody waits for longer than for a Redis that hangs: most
+pages are built by then, and once all the same.
 """
 
 import secrets
@@ -33,6 +35,7 @@ from contextlib import suppress
 from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError, ResponseError
 
+from mysite.caches import REDIS_TIMEOUT
 from mysite.caches.breaker import on_close
 from mysite.caches.client import SafeClient, breaker_behind, distrust
 
@@ -130,7 +133,7 @@ def take_turn(client, name, keys, accept, prepare=None, wait=True):
     client.check_breaker()
     redis = client.get_client(write=True)
     right = Right(redis, name)
-    deadline = time.monotonic() + WAIT
+    began = time.monotonic()
     try:
         while True:
             pipeline = redis.pipeline(transaction=False)
@@ -151,25 +154,25 @@ def take_turn(client, name, keys, accept, prepare=None, wait=True):
                 return value, None
             if taken:
                 return MISSING, right
-            if not wait or holder == NOTHING or time.monotonic() > deadline:
+            if not wait or holder == NOTHING:
                 return MISSING, None
             is_garbage = holder is not None and not holder.startswith(TOKEN)
             if is_garbage:
                 _delete_garbage(redis, name)
-            if _is_unsteady(redis):
+            if _patience(redis, began) <= 0:
                 return MISSING, None
             if not is_garbage:
-                _wait_for_change(redis, name, holder, deadline)
+                _wait_for_change(redis, name, holder, began)
     except RedisError as error:
         right.leave(error)
         raise ConnectionInterrupted(connection=redis) from error
 
 
-def _wait_for_change(redis, name, holder, deadline):
+def _wait_for_change(redis, name, holder, began):
     """Return when the right at `name` is no longer that of `holder`. It moves no value."""
     pause = FIRST_PAUSE
-    while time.monotonic() < deadline and not _is_unsteady(redis):
-        time.sleep(pause)
+    while (left := _patience(redis, began)) > 0:
+        time.sleep(min(pause, left))
         pause = min(pause * 1.5, LONGEST_PAUSE)
         try:
             if redis.get(name) != holder:
@@ -179,9 +182,15 @@ def _wait_for_change(redis, name, holder, deadline):
             return
 
 
-def _is_unsteady(redis):
-    breaker = breaker_behind(redis)
-    return breaker is not None and breaker.is_unsteady
+def _patience(redis, began):
+    """Return the seconds for which somebody who waits since `began` still may."""
+    breaker, patience = breaker_behind(redis), WAIT
+    if breaker is not None:
+        if breaker.is_unsteady:
+            return 0
+        if breaker.has_lost:
+            patience = REDIS_TIMEOUT
+    return began + patience - time.monotonic()
 
 
 def _delete_garbage(redis, name):

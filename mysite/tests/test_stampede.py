@@ -14,7 +14,7 @@ from django.template import Context, Template
 from django.test import RequestFactory
 from django.views.decorators.cache import cache_page, never_cache
 
-from mysite.caches import stampede
+from mysite.caches import REDIS_TIMEOUT, stampede
 from mysite.caches.breaker import breaker_of
 from mysite.caches.pages import new_generations, page
 from mysite.caches.serializer import SafeSerializer
@@ -279,6 +279,16 @@ class PageTests(Crowd):
 
         with self.nobody_waits():
             self.assertEqual(self.ask(), "built 1")
+
+    def test_after_one_restart_nobody_waits_longer_than_a_timeout(self):
+        self.right_of_somebody_else()
+        self.addCleanup(breaker_of().forget_losses)
+        breaker_of().lose(time.monotonic())
+        clock = self.clock()
+
+        self.assertEqual(self.ask(), "built 1")
+
+        self.assertAlmostEqual(clock.now, REDIS_TIMEOUT)
 
     def test_who_waits_goes_on_when_redis_is_restarted_again(self):
         self.right_of_somebody_else()
