@@ -64,7 +64,6 @@ STATUSES = {200, 404}
 SHARE = 0.9  # Requests a second, of those without a cache.
 SLACK = 0.05  # Seconds for threads that wait for their turn after a timeout.
 TURN = 4  # Seconds that a blog has the machine before the other one has it, about.
-LOADING = 2  # Turns that each blog has while Redis loads once.
 BEFORE = 12  # Seconds that the blog `before` has.
 TRIES = 300  # At having as many connections to each process.
 LEVEL = re.compile(r"(?:site|view|fragment|low-level);dur=([\d.]+)")
@@ -317,26 +316,23 @@ def measure(blog, off, name, seconds, is_judged):
     with ExitStack() as stack:
         if name in SPECIAL or blog.gunicorn is None:
             blog.start(*way_to_redis(stack, blog, name))
+        blog.warm()
         if is_judged:
             turns, turn, length = max(1, round(seconds / TURN)), {"rounds": 1}, TURN
         else:
             length = min(seconds, BEFORE)
             turns, turn = 1, {"seconds": length}
-        # Redis needs 25 MB for each second that it loads, so it loads several times.
-        at_once = min(turns, LOADING) if name == "loading" else turns
         # Twice, as the other blog has as many, and some more.
-        blog.seconds = 3 * length * at_once
+        blog.seconds = 3 * length * turns
         lines, began = len(blog.gunicorn.lines().splitlines()), time.monotonic()
+        end = FAULTS[name](blog)
         uncached, during = [], []
-        for _ in range(turns // at_once):
-            blog.warm()
-            end = FAULTS[name](blog)
-            for _ in range(at_once):
-                uncached.append(off.load(**turn))
-                during.append(blog.load(**turn))
-            if name == "loading" and blog.server.answers():
-                print("loading: Redis was ready before the last turn ended", file=sys.stderr)
-            end()
+        for _ in range(turns):
+            uncached.append(off.load(**turn))
+            during.append(blog.load(**turn))
+        if name == "loading" and blog.server.answers():
+            print("loading: Redis was ready before the last turn ended", file=sys.stderr)
+        end()
         ended = time.monotonic()
         lines = (len(blog.gunicorn.lines().splitlines()) - lines, ended - began)
         after = blog.load(RECOVERY, writing=False, until=has_recovered)

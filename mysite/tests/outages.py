@@ -72,22 +72,33 @@ def read_only(blog):
 
 
 def loading(blog):
-    """Redis starts with data that take it seconds to load."""
-    with redis.Redis(port=blog.server.port, db=9) as client:
-        # Redis looks at its clients after each 2 MB that it has loaded.
-        for number in range(int(blog.seconds * 12)):
-            client.set(f"large-{number}", os.urandom(2_100_000))
-    # What is random is not made smaller, and trying takes longer than a command may.
-    blog.server.command("CONFIG", "SET", "rdbcompression", "no")
-    blog.server.command("SAVE")
+    """Redis starts with data that take it seconds to load, and says so to whoever asks."""
+    blog.server.command("CONFIG", "SET", "appendonly", "yes")
+    wait_until(lambda: not rewrites(blog.server))
     blog.server.kill()
-    blog.server.start("--key-load-delay", "100000", wait=False)  # Microseconds a key.
+    # Redis looks at its clients after 1,000 commands that it has loaded, later releases after
+    # 1,024. One of a thousand lets it sleep, so that whoever asks has an answer in time.
+    thousand = b"*3\r\n$5\r\nDEBUG\r\n$5\r\nSLEEP\r\n$4\r\n0.02\r\n" + b"*1\r\n$4\r\nPING\r\n" * 999
+    # Either that file, or the latest of several in a directory of their own.
+    *_, log = sorted(blog.server.directory.rglob("*.aof"), key=lambda path: path.stat().st_mtime)
+    with log.open("ab") as file:
+        for _ in range(int(blog.seconds / 0.02)):
+            file.write(thousand)
+    blog.server.start("--appendonly", "yes", wait=False)
 
     def end():
-        if not wait_until(blog.server.answers, 60):
+        if not wait_until(blog.server.answers, blog.seconds + 60):
             raise AssertionError("Redis loads for ever")
+        blog.server.command("CONFIG", "SET", "appendonly", "no")
 
     return end
+
+
+def rewrites(server):
+    """Return whether it still writes what it holds to its log of commands."""
+    with redis.Redis(port=server.port) as client:
+        status = client.info("persistence")
+    return status["aof_rewrite_in_progress"] or status["aof_rewrite_scheduled"]
 
 
 def half_open(blog):
