@@ -159,7 +159,11 @@ class Breaker:
 
     @property
     def has_lost(self):
-        """Whether Redis lost a connection a moment ago. If it does so again, it is unsteady."""
+        """
+        Whether Redis lost a connection a moment ago. If it does so again, it is unsteady.
+
+        Who waits then has waited in vain, and begins to build as late. So waits are short.
+        """
         return time.monotonic() < self._lost_at + UNSTEADY
 
     def distrust(self):
@@ -172,7 +176,8 @@ class Breaker:
 
         A restart is noticed by each connection when it is next used. Those that are older than
         the last loss or the last outage tell nothing new. One restart makes nothing unsteady:
-        afterwards everything is missing, and a guard against stampedes is needed most.
+        afterwards everything is missing, and a guard against stampedes is needed most. It is
+        kept for pages that are built within a timeout: see has_lost.
         """
         now = time.monotonic()
         with self._lock:
