@@ -24,8 +24,9 @@ A refused write pauses the writes of this process for WRITE_PAUSE seconds. Each 
 three, at a round trip and an exception each, while a page that is built without a cache needs
 none. check_writes() is for whoever stores something; nobody calls it before an invalidation.
 
-It also knows whether Redis is unsteady: restarted again and again, or overwritten by somebody.
-Whoever would wait for what another request stores asks that first: see stampede.py.
+It also knows whether Redis has lost a connection lately, and whether it is unsteady: restarted
+again and again, or overwritten by somebody. Whoever would wait for what another request stores
+asks that first: see stampede.py.
 """
 
 import contextlib
@@ -69,6 +70,7 @@ WRITE_PAUSE = 0.5
 
 # A Redis that was restarted twice within this many seconds is unsteady for as long: whatever
 # restarts one that ends at once does so within it. So is one that holds what nobody here wrote.
+# After one restart waits are short for as long, and after an idle timeout that closed a connection.
 UNSTEADY = 10
 # Seconds in which all losses are one: a connection may be made anew to a Redis that is ending.
 SAME_LOSS = 0.5
@@ -160,9 +162,9 @@ class Breaker:
     @property
     def has_lost(self):
         """
-        Whether Redis lost a connection a moment ago. If it does so again, it is unsteady.
+        Whether Redis lost a connection within UNSTEADY. If it does so again, it is unsteady.
 
-        Who waits then has waited in vain, and begins to build as late. So waits are short.
+        Who waits then has waited in vain, and begins to build that much later: waits are short.
         """
         return time.monotonic() < self._lost_at + UNSTEADY
 

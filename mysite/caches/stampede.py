@@ -22,9 +22,9 @@ sent, for somebody who has long gone on.
 A right that can't be had because Redis is away or full is no reason to wait: the value is
 then built at once, as without a guard. For a moment after such a refusal nobody even tries. Nor
 does anybody wait while Redis is restarted again and again or overwritten by somebody: it
-forgets who builds, and after each wait there would be another one. After a single restart,
-which may be the first of many, nobody waits for longer than for a Redis that hangs: most
-pages are built by then, and once all the same.
+forgets who builds, and after each wait there would be another one. After a single one,
+which may be the first of many, nobody waits longer for a value than for a Redis that hangs.
+What is built within that time is still built once.
 """
 
 import secrets
@@ -45,7 +45,8 @@ TOKEN = b"right:"  # What the value of a right begins with. Anything else is nob
 # Seconds that a right lasts. When its holder dies, that is how long the others wait for
 # nothing; when building takes longer, a second one begins.
 BUILD_TIMEOUT = 5
-# Seconds after which anybody builds without the right. Each who waits occupies a thread.
+# Seconds after which anybody builds without the right. Each who waits occupies a thread. When
+# Redis has just lost a connection it is REDIS_TIMEOUT.
 WAIT = 8
 # Seconds between two looks at a right: the first pause, and what they grow to.
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.05
@@ -175,7 +176,8 @@ def _wait_for_change(redis, name, holder, began):
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, LONGEST_PAUSE)
         try:
-            if redis.get(name) != holder:
+            now = redis.get(name)
+            if now is None or now != holder:  # It may have been free before MGET was carried out.
                 return
         except ResponseError:  # No text at all, so it is nobody's, and would never end.
             _delete_garbage(redis, name)

@@ -74,17 +74,20 @@ def read_only(blog):
 def loading(blog):
     """Redis starts with data that take it seconds to load, and says so to whoever asks."""
     blog.server.command("CONFIG", "SET", "appendonly", "yes")
-    wait_until(lambda: not rewrites(blog.server))
+    if not wait_until(lambda: not rewrites(blog.server), 60):
+        raise AssertionError("Redis writes its log for ever")
     blog.server.kill()
     # Redis looks at its clients after 1,000 commands that it has loaded, later releases after
     # 1,024. One of a thousand lets it sleep, so that whoever asks has an answer in time.
     thousand = b"*3\r\n$5\r\nDEBUG\r\n$5\r\nSLEEP\r\n$4\r\n0.02\r\n" + b"*1\r\n$4\r\nPING\r\n" * 999
-    # Either that file, or the latest of several in a directory of their own.
+    # appendonly.aof, or since Redis 7 the latest file of appendonlydir/.
     *_, log = sorted(blog.server.directory.rglob("*.aof"), key=lambda path: path.stat().st_mtime)
     with log.open("ab") as file:
         for _ in range(int(blog.seconds / 0.02)):
             file.write(thousand)
     blog.server.start("--appendonly", "yes", wait=False)
+    if not wait_until(lambda: is_loading(blog.server)):
+        raise AssertionError("Redis loads nothing")
 
     def end():
         if not wait_until(blog.server.answers, blog.seconds + 60):
@@ -92,6 +95,17 @@ def loading(blog):
         blog.server.command("CONFIG", "SET", "appendonly", "no")
 
     return end
+
+
+def is_loading(server):
+    """Return whether it answers, and says that it loads."""
+    try:
+        server.command("PING")
+    except redis.BusyLoadingError:
+        return True
+    except redis.RedisError:
+        pass
+    return False
 
 
 def rewrites(server):

@@ -11,7 +11,7 @@ from django.core.cache import caches
 from django.test import SimpleTestCase, override_settings
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, RedisError
+from redis.exceptions import ConnectionError, OutOfMemoryError, RedisError
 from redis.retry import Retry
 
 from mysite.caches import breaker as breaker_module
@@ -26,6 +26,7 @@ from mysite.caches.breaker import (
 from mysite.caches.pages import new_generations
 from mysite.caches.stampede import NotKept, get_or_build
 from mysite.testing import PATIENT, TEST_TIMEOUT
+from mysite.tests import outages
 from mysite.tests.faults import Proxy, RedisServer, answer_everything_with, free_port
 from mysite.tests.processes import wait_until
 
@@ -339,6 +340,16 @@ class UnsteadyRedisTests(BreakerTestCase):
 
         self.assertEqual((began, ended), (True, True))
 
+    def test_a_loss_is_over_some_time(self):
+        now = time.monotonic()
+        self.breaker.lose(now)
+        began = self.breaker.has_lost
+
+        with mock.patch("mysite.caches.breaker.time.monotonic", lambda: now + 61):
+            ended = not self.breaker.has_lost
+
+        self.assertEqual((began, ended), (True, True))
+
     def test_a_pool_without_a_breaker_may_have_connections_of_this_kind(self):
         pool = caches["default"].client.get_client().connection_pool
         kwargs = pool.connection_kwargs | {"retry": Retry(NoBackoff(), 0)}
@@ -372,28 +383,14 @@ class RefusingRedisTests(BreakerTestCase):
         self.assert_closes()
 
     def test_loading_opens_it_until_all_is_loaded(self):
-        # Redis looks at its clients after each 2 MB that it has loaded.
-        for number in range(10):
-            self.server.command("SET", f"key-{number}", os.urandom(3_000_000))
-        self.server.command("SAVE")
-        self.server.kill()
-        self.server.start("--key-load-delay", "100000", wait=False)  # Microseconds a key.
-        self.assertTrue(wait_until(self.is_loading))
+        self.seconds = 1
+        outages.loading(self)
 
         self.assertLess(page(), TWO_TIMEOUTS)
 
         self.assertIn("BusyLoadingError", self.breaker.state()["error"])
         self.assert_closes()
-        self.assertFalse(self.is_loading())
-
-    def is_loading(self):
-        try:
-            self.server.command("GET", "key-0")
-        except BusyLoadingError:
-            return True
-        except ConnectionError:
-            pass
-        return False
+        self.assertFalse(outages.is_loading(self.server))
 
     def test_a_full_redis_still_answers_reads(self):
         caches["default"].set("key", "old")
