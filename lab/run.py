@@ -14,8 +14,10 @@ import threading
 import time
 from queue import Empty, SimpleQueue
 
+import redis
 from django.db import connections
 from django.http import StreamingHttpResponse
+from django_redis.exceptions import ConnectionInterrupted
 
 RUNS = 2  # a process: each holds one of its threads for as long as it goes on
 HEARTBEAT = 1  # seconds between two lines at most
@@ -112,6 +114,8 @@ class Run:
             self._function(self, **self._options)
         except Stopped:
             last = {"kind": "error", "text": f"Stopped after {LIMIT} s at most."}
+        except (redis.ConnectionError, redis.TimeoutError, ConnectionInterrupted):
+            last = {"kind": "error", "text": "Redis does not answer. Try again when it is back."}
         except Exception as error:
             logger.exception("An experiment failed")
             last = {"kind": "error", "text": f"{type(error).__name__}: {error}"}

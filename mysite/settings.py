@@ -10,6 +10,7 @@ from pathlib import Path
 
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.log import CallbackFilter
 
 from mysite.caches import redis_caches
 
@@ -27,8 +28,17 @@ def env(name, default=""):
 
 
 def flag(name, default):
-    """Return whether the variable `name` says yes."""
-    return env(name, default).lower() in ("1", "true", "yes", "on")
+    """Return whether the variable `name` says yes. What says neither yes nor no is an error."""
+    value = env(name, default).lower()
+    if value not in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
+        raise ImproperlyConfigured(f"{name} is {value!r}. Set it to 1 or to 0.")
+    return value in ("1", "true", "yes", "on")
+
+
+def without_traceback(record):
+    """Let a record of the log be one line."""
+    record.exc_info = None
+    return True
 
 
 def words(name, default=""):
@@ -153,11 +163,14 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "filters": {"brief": {"()": CallbackFilter, "callback": without_traceback}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
         "django": {"handlers": [], "level": "INFO"},
         "django.request": {"level": "ERROR"},  # A 404 is an answer, not a fault.
+        # Whoever looks for holes asks for hosts of all kinds. A line each will do.
+        "django.security.DisallowedHost": {"filters": ["brief"]},
     },
 }
 
@@ -239,7 +252,9 @@ WATCH = {
 }
 if CACHE_WATCH:
     MIDDLEWARE.insert(0, "watch.middleware.WatchMiddleware")  # First: nothing of it is cached.
-elif LAB:
-    MIDDLEWARE.insert(0, "lab.timing.TimingMiddleware")
+else:
+    SILENCED_SYSTEM_CHECKS = ["watch.W001", "watch.W002"]  # It sees nothing, as was asked for.
+    if LAB:
+        MIDDLEWARE.insert(0, "lab.timing.TimingMiddleware")
 
 TEST_RUNNER = "mysite.testing.PrivateRedisRunner"

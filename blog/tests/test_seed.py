@@ -1,13 +1,18 @@
 """`manage.py seed`: the posts, and enough other content to make a cache worth it."""
 
 from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest import mock
 
+from django.conf import settings
 from django.core.management import CommandError, call_command
+from django.test import SimpleTestCase
 
 from blog.content import written_posts
 from blog.models import Comment, Post, Tag
 from blog.tests import CacheTestCase
+from mysite.tests.processes import run
 
 WRITTEN = len(written_posts())
 
@@ -357,3 +362,26 @@ class SeedNumbersTests(CacheTestCase):
             seed(posts=5, comments=-1)
 
         self.assertEqual(Post.objects.count(), 0)
+
+
+class SeedDatabaseTests(SimpleTestCase):
+    """A database that can't be used is one line that says what to do."""
+
+    def seed(self, content=None):
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "db.sqlite3")
+            if content:
+                path.write_text(content)
+            return run("manage.py", "seed", DATABASE_PATH=str(path), REDIS_URL=settings.REDIS_URL)
+
+    def assert_one_line(self, done, says):
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        self.assertIn(says, done.stderr)
+        self.assertIn("migrate", done.stderr)
+
+    def test_one_without_tables(self):
+        self.assert_one_line(self.seed(), "no such table")
+
+    def test_a_file_that_is_none(self):
+        self.assert_one_line(self.seed("This is a letter to my aunt.\n" * 100), "not a database")

@@ -4,6 +4,7 @@ import json
 import threading
 from unittest import mock
 
+import redis
 from django import forms
 from django.test import Client, SimpleTestCase, override_settings
 from django.urls import include, path
@@ -34,6 +35,10 @@ def fail(run, number):
     raise ValueError("That went wrong.")
 
 
+def away(run, number):
+    raise redis.ConnectionError("Error 111 connecting to 10.0.0.1:6379.")
+
+
 class NumberForm(forms.Form):
     number = forms.IntegerField(min_value=1, max_value=5)
 
@@ -52,7 +57,7 @@ def experiment(function):
 
 urlpatterns = [
     path("", include("mysite.urls")),
-    *(url for function in (count, wait, fail) for url in experiment(function).urls),
+    *(url for function in (count, wait, fail, away) for url in experiment(function).urls),
 ]
 
 
@@ -115,6 +120,13 @@ class RunTests(SimpleTestCase):
             lines = self.lines(self.start("fail"))
 
         self.assertEqual(lines, [{"kind": "error", "text": "ValueError: That went wrong."}])
+
+    def test_a_redis_that_is_away_is_no_failure(self):
+        with self.assertNoLogs("lab.run", "ERROR"):
+            (line,) = self.lines(self.start("away"))
+
+        self.assertEqual(line["kind"], "error")
+        self.assertIn("Redis does not answer", line["text"])
 
     def test_more_runs_than_places_are_503(self):
         taken = [self.start("wait") for _ in range(RUNS)]

@@ -4,6 +4,7 @@ import socket
 import time
 from contextlib import closing
 
+from django.conf import settings
 from django.core import checks
 from django.test import SimpleTestCase, override_settings
 from redis import Redis
@@ -68,3 +69,21 @@ class RedisCheckTests(SimpleTestCase):
 
         self.assertEqual(done.returncode, 0)
         self.assertIn("mysite.W001", done.stderr)
+
+
+class SwitchTests(SimpleTestCase):
+    """What may be switched off is no problem, and what is neither on nor off is an error."""
+
+    def test_without_the_watch_nothing_is_wrong(self):
+        done = run("manage.py", "check", CACHE_WATCH="0", REDIS_URL=settings.REDIS_URL)
+
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_a_misspelt_switch_is_one_line(self):
+        for name in ("CACHE_WATCH", "DEBUG", "LAB"):
+            with self.subTest(name):
+                done = run("manage.py", "check", **{name: "onn"})
+
+                self.assertEqual(done.returncode, 1)
+                self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+                self.assertIn(f"{name} is 'onn'", done.stderr)

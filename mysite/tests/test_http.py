@@ -68,6 +68,13 @@ class RequestTests(SimpleTestCase):
             with self.assertRaises(DisallowedHost):
                 request.build_absolute_uri()
 
+    def test_a_foreign_host_is_one_line_of_the_log(self):
+        with self.assertLogs("django.security.DisallowedHost") as log:
+            response = self.client.get("/", headers={"host": "evil.example"})
+
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual([record.exc_info for record in log.records], [None])
+
     def test_gunicorn_makes_requests_of_it(self):
         self.assertIs(application.request_class, Request)
 

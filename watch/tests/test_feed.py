@@ -10,6 +10,7 @@ from time import perf_counter
 from unittest import mock
 
 from django.core.cache import caches
+from django.core.management import CommandError, call_command
 
 from watch.event import OP_FIELDS, Event, new_id, recording
 from watch.feed import QUEUE_LENGTH, Feed, connect, feed
@@ -176,6 +177,10 @@ class RedisAwayTests(FeedTestCase):
             self.eventually(lambda: lost.dropped == 100)
 
         self.assertEqual(len(log.output), 1)
+
+    def test_there_is_nothing_to_measure(self):
+        with self.assertRaisesMessage(CommandError, "Redis does not answer"):
+            call_command("measure_watch")
 
     def test_a_page_never_waits_for_a_redis_that_hangs(self):
         hung, answer = self.new_feed(), threading.Event()

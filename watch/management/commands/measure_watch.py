@@ -21,6 +21,9 @@ from pathlib import Path
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.urls import NoReverseMatch, reverse
+from redis import RedisError
+
+from watch.feed import connect
 
 TIMEOUT = 20  # Seconds in which gunicorn must answer its first request.
 CPU_PATH = "/measure-watch-cpu"
@@ -244,6 +247,10 @@ class Command(BaseCommand):
         parser.add_argument("--seconds", type=positive, default=10, help="a round with --walls")
 
     def handle(self, *, path, rounds, requests, starts, walls, seconds, **options):
+        try:
+            connect().ping()
+        except RedisError as error:
+            raise CommandError(f"Redis does not answer, so no page is cached: {error}") from None
         if walls:
             self.handle_walls(path, rounds, walls, seconds)
             return
