@@ -346,7 +346,7 @@ def play(request, variant):
     visitors = {name: Visitor(request, enforce_csrf_checks=checked) for name in NAMES}
     for name, session in sessions.items():
         visitors[name].cookies[settings.SESSION_COOKIE_NAME] = session.session_key
-    cache = lab_cache(secrets.token_hex(6), SERIALIZER="mysite.caches.serializer.SafeSerializer")
+    cache = lab_cache(secrets.token_hex(6))
     stage = Stage(variant, cache, visitors)
     current = run_cache.set(cache)
     try:

@@ -61,6 +61,12 @@ def fragment_key(run):
     return make_template_fragment_key("lab_peel", [run])
 
 
+def made_at(html):
+    """Return the time that a page or a fragment was made at, None if it does not say."""
+    found = MADE.search(html)
+    return found and found[1]
+
+
 def holds(request, run):
     """Return {level: {"left": seconds, "made": time} or None}, without counting as a visit."""
     asked = copy(request)
@@ -74,14 +80,14 @@ def holds(request, run):
         found = caches[alias].get_many([key, token])
         response, _ = valid(found.get(key), found.get(token))
         if hasattr(response, "content"):
-            made = MADE.search(response.content.decode())
-            rings[alias] = {"left": caches[alias].ttl(key), "made": made[1]}
+            made = made_at(response.content.decode(errors="replace"))
+            rings[alias] = {"left": caches[alias].ttl(key), "made": made}
     fragments = caches["template_fragments"]
     html = fragments.get_many([fragment_key(run)]).get(fragment_key(run))
     if html is not None:
-        rings["fragment"] = {"left": fragments.ttl(fragment_key(run)), "made": MADE.search(html)[1]}
+        rings["fragment"] = {"left": fragments.ttl(fragment_key(run)), "made": made_at(html)}
     value = cache.get(name_of(run))
-    if isinstance(value, dict) and "made" in value:
+    if isinstance(value, dict) and isinstance(value.get("made"), str):
         rings["low-level"] = {"left": cache.ttl(name_of(run)), "made": value["made"]}
     return rings
 

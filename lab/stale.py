@@ -297,7 +297,7 @@ LEVELS = {
 
 
 def own_cache():
-    return lab_cache(secrets.token_hex(6), SERIALIZER="mysite.caches.serializer.SafeSerializer")
+    return lab_cache(secrets.token_hex(6))
 
 
 def answer(request, post):

@@ -36,10 +36,7 @@ LOCK = 1.5
 RENEWED = 6  # seconds, the last of which is for renewal: see mysite/caches/stampede.py
 MOST_PAGES = 50  # requests at once: the blog's own connections to Redis are not endless
 POSTS = 4  # that are rendered: some 50 ms of CPU
-SAFE = {
-    "CLIENT_CLASS": "mysite.caches.client.SafeClient",
-    "SERIALIZER": "mysite.caches.serializer.SafeSerializer",
-}
+SAFE = {"CLIENT_CLASS": "mysite.caches.client.SafeClient"}
 
 
 # The guards ---------------------------------------------------------------------------
@@ -146,13 +143,15 @@ class Guard:
 GUARDS = [
     Guard("get_or_set", unguarded, when_expired, "just after expiry"),
     Guard("lock", locked, when_expired, "just after expiry", has_right=True),
-    # It packs values with an object of its own, which takes a pickle.
     Guard(
         "HerdClient",
         herd,
         when_herded,
         "just after expiry",
-        {"CLIENT_CLASS": "django_redis.client.HerdClient"},
+        {
+            "CLIENT_CLASS": "django_redis.client.HerdClient",
+            "SERIALIZER": "lab.caches.HerdSerializer",
+        },
     ),
     Guard("stale + add", stale_while_renewed, when_stale, "just after expiry", has_right=True),
     Guard("XFetch", early, shortly_before, "shortly before expiry"),

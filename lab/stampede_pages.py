@@ -88,7 +88,7 @@ def visitors(number):
 
 def page_bursts(run, number, burst, work):
     """Yield (name, Burst) of each page, cold. `burst` is the function of lab/stampede.py."""
-    cache = lab_cache(run.id, SERIALIZER="mysite.caches.serializer.SafeSerializer")
+    cache = lab_cache(run.id)
     works[run.id] = work
     current, found = run_cache.set(cache), visitors(number)
     try:

@@ -11,6 +11,7 @@ from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.security import SecurityMiddleware
+from django.utils.http import parse_header_parameters
 
 HOST = re.compile(r"([-a-z0-9.]*[a-z0-9]|\[[0-9a-f:.]+\])(:(?P<port>[0-9]+))?")
 
@@ -52,6 +53,16 @@ class Request(WSGIRequest):
     """
 
     _url = _host = None
+
+    def _set_content_type_params(self, meta):
+        """
+        Take note of the Content-Type, and of no charset in it: everything here is UTF-8.
+
+        Django would take the query for text in that charset, in which `?page=2` has no page, and
+        the cache keeps what the view answers under the URL. Some charsets are for no text at all.
+        """
+        given = meta.get("CONTENT_TYPE", "")
+        self.content_type, self.content_params = parse_header_parameters(given)
 
     def get_host(self):
         """Return the host that the request names. Raises DisallowedHost."""

@@ -51,6 +51,7 @@ STATE_AGE = 1  # seconds that INFO and the list of keys are told from memory
 
 ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?", re.ASCII)
 START = (0, 0)
+COMPACT = {"separators": (",", ":")}
 
 
 def position(text):
@@ -100,7 +101,7 @@ class Reader:
         if start is not None:
             pipeline.xrange(config().stream, f"({written(start)}", count=count)
         newest, *rows = pipeline.execute()
-        end = position(newest[0][0].decode()) if newest else START
+        end = (newest and position(newest[0][0].decode())) or START
         if start is None or start > end:
             return [], end
         rows = _decoded(rows[0])
@@ -117,7 +118,10 @@ class Reader:
     def who_listens(self):
         """Return what the process that listens to Redis says of itself, or None."""
         client = self._short = self._short or connect(TIMEOUT)
-        notes = json.loads(client.get(lock_key()) or "{}")
+        try:
+            notes = dict(json.loads(client.get(lock_key()) or "{}"))
+        except (ValueError, TypeError, RecursionError):
+            return None  # Not written by this app.
         notes.pop("token", None)
         return notes or None
 
@@ -127,7 +131,7 @@ class Reader:
         rows = client.xrevrange(config().stream, count=count + 1)
         if not rows:
             return START
-        return position(rows[-1][0].decode()) if len(rows) > count else START
+        return (position(rows[-1][0].decode()) or START) if len(rows) > count else START
 
 
 def _decoded(rows):
@@ -135,7 +139,7 @@ def _decoded(rows):
     return [
         (number.decode(), fields[b"e"].decode(errors="replace"))
         for number, fields in rows
-        if fields and b"e" in fields
+        if fields and b"e" in fields and position(number.decode())
     ]
 
 
@@ -300,15 +304,20 @@ def events(request):
         "last": written(last) if last else None,
         "redis": redis,
     }
-    return JsonResponse(answer, json_dumps_params={"separators": (",", ":")})
+    try:
+        return JsonResponse(answer, json_dumps_params=COMPACT)
+    except RecursionError:  # One can be read and not written. Nobody has events like that.
+        return JsonResponse(answer | {"events": []}, json_dumps_params=COMPACT)
 
 
 def _parsed(rows):
     for number, text in rows:
         try:
-            yield number, json.loads(text)
-        except ValueError:
+            event = json.loads(text)
+        except (ValueError, RecursionError):
             continue  # Not written by this app.
+        if isinstance(event, dict):
+            yield number, event
 
 
 class Kept:
@@ -370,7 +379,7 @@ def state(request):
     """
     listener.wake()
     answer = kept_state.get()
-    return JsonResponse(answer | {"now": time.time()}, json_dumps_params={"separators": (",", ":")})
+    return JsonResponse(answer | {"now": time.time()}, json_dumps_params=COMPACT)
 
 
 def may_touch():

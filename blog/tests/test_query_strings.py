@@ -73,6 +73,14 @@ class QueryStringTests(CacheTestCase):
             with self.subTest(query):
                 self.assertEqual(self.assertHit(f"/?{query}").content, second.content)
 
+    def test_a_charset_does_not_lead_to_another_page(self):
+        second = self.client.get("/?page=2").text
+        self.empty_caches()
+
+        odd = self.client.get("/?page=2", CONTENT_TYPE="text/plain; charset=cp037").text
+
+        self.assertEqual([odd, self.client.get("/?page=2").text], [second, second])
+
     def test_page_1_is_the_page_without_a_number(self):
         first = self.client.get("/")
 

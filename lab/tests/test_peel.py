@@ -9,6 +9,7 @@ from django.test import Client, override_settings
 
 from blog.tests import CacheTestCase
 from blog.tests.test_browser import BrowserTestCase
+from lab.peel import fragment_key
 from lab.tests import LabTestCase
 from mysite.private_redis import use_redis
 
@@ -50,6 +51,14 @@ class PeelTests(LabTestCase):
 
         self.assertEqual(self.held(), ["site", "view", "fragment", "low-level"])
         self.assertEqual(self.ask(), "site")
+
+    def test_a_fragment_that_somebody_spoiled_is_no_error(self):
+        self.ask()
+        fragments = caches["template_fragments"]
+        for value in ("no page of ours", 5):
+            with self.subTest(value):
+                fragments.set(fragment_key(RUN), value, 60)
+                self.rings()
 
     def test_each_ring_answers_when_all_outside_of_it_are_dropped(self):
         levels = ["site", "view", "fragment", "low-level", "database"]

@@ -16,6 +16,7 @@ from lab.run import Run
 from lab.stampede import Work, burst, holder_dies
 from lab.tests import LabTestCase
 from mysite.caches import stampede as blogs
+from mysite.caches.serializer import FORMAT
 from mysite.processes import wait_until
 
 REQUESTS = 12
@@ -45,6 +46,28 @@ class StampedeTestCase(LabTestCase):
                 cache.set("value", entry, timeout)
                 wait_until(lambda: time.time() > begins)
             return burst(run, REQUESTS, lambda: ask(cache, "value", work.build), work)
+
+
+class UntrustedTests(StampedeTestCase):
+    """What a guard keeps in Redis runs no code when it comes back."""
+
+    def test_no_guard_keeps_a_pickle(self):
+        for guard in stampede.GUARDS:
+            with self.subTest(guard.name), self.cache_of(guard) as (_, cache):
+                guard.ask(cache, "value", lambda: (1, "built"))
+
+                redis = cache.client.get_client()
+                held = [redis.get(key) for key in redis.scan_iter(f"{cache.key_prefix}:*")]
+
+                self.assertGreater(len(held), 0)
+                for value in held:
+                    self.assertTrue(value.startswith(FORMAT) or value.isdigit(), value[:20])
+
+    def test_a_value_that_herd_client_kept_comes_back(self):
+        with self.cache_of(self.guard(stampede.herd)) as (_, cache):
+            cache.set("value", (1, "built"), 30)
+
+            self.assertEqual(cache.get("value"), (1, "built"))
 
 
 class ColdTests(StampedeTestCase):

@@ -221,11 +221,15 @@ class SafeClient(DefaultClient):
         if client is None:
             self.check_breaker()
         try:
-            return count(key, delta, version, client, *args)
-        except TypeError as error:
+            total = count(key, delta, version, client, *args)
+            if type(total) is int:
+                return total
+            reason = f"{type(total).__name__} is no counter"
+        except (TypeError, ArithmeticError) as error:
             # DefaultClient has added delta to something that is no number.
-            self.discard(key, error, version, client)
-            raise ValueError(f"Key {key!r} has no number") from None
+            reason = error
+        self.discard(key, reason, version, client)
+        raise ValueError(f"Key {key!r} has no whole number")
 
     def touch(self, key, timeout=DEFAULT_TIMEOUT, version=None, client=None):
         """Give `key` a new timeout. Return whether the key exists."""
@@ -256,6 +260,12 @@ class SafeClient(DefaultClient):
             return method(*args)
         except RedisError as error:
             raise ConnectionInterrupted(connection=args[-1]) from error
+
+    def misfit(self, key, version=None):
+        """Take note that the value of `key` can be read, and that nobody here has written it."""
+        name = self.make_key(key, version)
+        _log.warning("The value of %.200r is of another shape, it is built anew", str(name))
+        distrust(self.get_client(write=True))
 
     def discard(self, key, reason, version=None, client=None):
         """

@@ -347,8 +347,8 @@ class FragmentClient(GenerationClient):
 
     {% cache %} looks, renders and stores. When the key is deleted while it renders, a plain
     client stores what was right before. Here delete() sets a token besides, and a value
-    counts only together with the token that was there when its reader looked. For values
-    alone: incr() and decr() need a plain client.
+    counts only together with the token that was there when its reader looked. For text
+    alone: anything else is a miss, and incr() and decr() need a plain client.
     """
 
     def get(self, key, default=None, version=None, client=None):
@@ -361,10 +361,18 @@ class FragmentClient(GenerationClient):
         value = self._answer(current, key, entry, token, version)
         return default if value is MISSING else value
 
+    def _valid(self, key, entry, token, version):
+        """valid(), and a miss for what is no fragment: templates would fail on it."""
+        value, is_due = valid(entry, token)
+        if value is MISSING or isinstance(value, str):
+            return value, is_due
+        self.misfit(key, version)
+        return MISSING, False
+
     def _answer(self, current, key, entry, token, version):
         """Return the fragment at `key`, or MISSING if this request is to build it."""
         current.leases[key] = token
-        value, is_due = valid(entry, token)
+        value, is_due = self._valid(key, entry, token, version)
         place = (self.alias, key)
         if (value is not MISSING and not is_due) or place in current.rights:
             return value
@@ -373,7 +381,7 @@ class FragmentClient(GenerationClient):
 
         def second_look(values):
             entry, current.leases[key] = map(self.read, values)
-            again, is_due = valid(entry, current.leases[key])
+            again, is_due = self._valid(key, entry, current.leases[key], version)
             return MISSING if is_due else again
 
         names = [self.make_key(name, version) for name in (key, generation_key(key))]
@@ -390,7 +398,7 @@ class FragmentClient(GenerationClient):
         found = super().get_many([*keys, *map(generation_key, keys)], version, client)
         for key in keys:
             token, entry = found.get(generation_key(key)), found.get(key)
-            value, _ = valid(entry, token)
+            value, _ = self._valid(key, entry, token, version)
             if value is not MISSING:
                 values[key], leases[key] = value, token
                 continue

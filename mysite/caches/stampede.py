@@ -232,16 +232,23 @@ class NotKept(Exception):
         self.value = value
 
 
-def get_or_build(cache, key, build, timeout, version=None):
+def get_or_build(cache, key, build, timeout, version=None, fits=None):
     """
     Return the value at `key`. When it is missing, one of all who ask calls build().
 
     cache.get_or_set() with the guard. Entries are written and read by this function alone:
     each has the time of its renewal beside the value. An exception of build() is raised for
     the one who called it, and the others go on.
+
+    `fits(value)` says whether build() may have returned that. What somebody else wrote into
+    Redis is missing then, instead of an error wherever it is used.
     """
     client = cache.client
-    kept, is_due = _read(cache.get(key, version=version))
+    entry = cache.get(key, version=version)
+    kept, is_due = _read(entry, fits)
+    if kept is MISSING and entry is not None:
+        client.misfit(key, version)
+        client.tell("refused", client.make_key(key, version))
     if is_due:
         # touch() may have given it more time since it was stored.
         left = cache.pttl(key, version=version)
@@ -250,7 +257,7 @@ def get_or_build(cache, key, build, timeout, version=None):
         return kept
 
     def second_look(values):
-        value, is_due = _read(client.read(values[0]))
+        value, is_due = _read(client.read(values[0]), fits)
         return MISSING if is_due else value
 
     # Redis that takes no right takes no value, which would be packed for nothing.
@@ -288,9 +295,9 @@ def get_or_build(cache, key, build, timeout, version=None):
             right.nothing_to_keep()
 
 
-def _read(entry):
+def _read(entry, fits):
     """Return the value of an entry of get_or_build(), or MISSING, and whether it is due."""
     match entry:
-        case (float(renew_at), value):
+        case (float(renew_at), value) if fits is None or fits(value):
             return value, time.time() >= renew_at
     return MISSING, False

@@ -66,6 +66,11 @@ HOSTS = (
     *(b"127.0.0.1#evil.example", b"127.0.0.1\\evil.example", b"127.0.0.1%0d%0aevil", b"[::1]:x"),
     *(b"127.0.0.1:1337", b"localhost", b"LOCALHOST", b"localhost.", b"[::1]", b"\xff"),
 )
+# Django takes the query for text in this charset, as it does the body.
+CHARSETS = (
+    *(b"cp037", b"cp500", b"utf-16", b"utf-16-be", b"utf-32", b"utf-7", b"base64", b"rot13"),
+    *(b"punycode", b"idna", b"undefined", b"unicode_escape", b"evil", b"\xff", b""),
+)
 METHODS = (
     *(b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"CONNECT"),
     *(b"EVIL", b"get", b"GETGET", b"G\x00T"),
@@ -175,6 +180,14 @@ class PoisoningTests(PoisoningTestCase):
                 with self.subTest(fields[:40], path=path):
                     self.send(path.encode(), fields)
                     self.assertEqual(self.ask(path), self.right[path])
+
+    def test_charsets(self):
+        for charset in CHARSETS:
+            field = b"Content-Type: text/plain; charset=" + charset
+            for path in (*LEVELS, "/?page=2", "/healthz", "/archive/"):
+                with self.subTest(charset, path=path):
+                    clean = path if path in self.right else "/"
+                    self.assertHarmless(clean, lambda f=field, p=path: self.send(p.encode(), f))
 
     def test_hosts(self):
         for host in HOSTS:

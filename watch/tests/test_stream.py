@@ -275,6 +275,32 @@ class EventsTests(WallTestCase):
 
         self.assertEqual([item["id"] for item in answer["events"]], [numbers[0], numbers[3]])
 
+    def test_json_that_nobody_can_read_is_left_out(self):
+        start = self.ask()["last"]
+        deep = '{"a":' * 100_000 + "1" + "}" * 100_000
+        numbers = self.publish(deep, "5", "[]", a_request("/2/"))
+
+        events = self.ask(start)["events"]
+
+        self.assertEqual([item["id"] for item in events], [numbers[3]])
+
+    def test_what_can_be_read_and_not_told_is_no_error(self):
+        for depth in range(500, 1000, 20):
+            start = self.ask()["last"]
+            self.publish('{"a":' * depth + "1" + "}" * depth)
+
+            with self.subTest(depth):
+                self.ask(start)
+
+    def test_an_id_behind_all_others_is_no_error(self):
+        self.publish(a_request())
+        connect().xadd(self.name, {"e": "{}"}, f"{2**63}-0")
+
+        for after in (None, "0"):
+            with self.subTest(after=after):
+                self.ask(after)
+        self.assertEqual(self.client.get("/watch/").status_code, 200)
+
     def test_going_over_from_the_stream_to_asking_loses_nothing(self):
         numbers = self.publish(*(a_request(f"/{number}/") for number in range(5)))
         with mock.patch("watch.wall.BATCH", 2):

@@ -17,6 +17,7 @@ from watch import listener as listening
 from watch.feed import connect
 from watch.listener import Ear, Listener, Term, lock_key, viewers_key
 from watch.tests.walls import Listening, WallTestCase, a_request, needs_gunicorn, pid_of
+from watch.wall import kept_state
 
 
 class PageTests(WallTestCase):
@@ -184,6 +185,14 @@ class ListenerTests(WallTestCase):
                 connect().set(viewers_key(), 1, ex=5)
 
             self.assertEqual(self.holder()["token"], first["token"])
+
+    def test_a_lock_that_says_nothing_is_no_error(self):
+        for value in ("5", "[1]", "no json", b"\xff", "[" * 100_000):
+            with self.subTest(value[:7]):
+                connect().set(lock_key(), value, ex=5)
+                kept_state.forget()
+
+                self.assertIsNone(self.client.get("/watch/state").json()["listener"])
 
     def test_a_redis_that_tells_nothing_is_noticed(self):
         self.tell_keyspace_events("")
