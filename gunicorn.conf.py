@@ -6,6 +6,8 @@ Docs: https://docs.gunicorn.org/en/stable/settings.html
 
 import gc
 import os
+import socket
+import struct
 import sys
 from pathlib import Path
 
@@ -35,6 +37,12 @@ graceful_timeout = 3
 # or not at all.
 keepalive = 5
 
+# Seconds without a byte after which a client that sends a request, or takes an answer, is given
+# up. gunicorn itself waits for ever, and as many as there are threads stop the blog. Who sends a
+# byte now and then still holds a thread: a proxy in front that collects requests, as nginx does,
+# is what keeps those off.
+STALLED = 10
+
 # Longer ones are refused with 414 and 431 before Django sees them. The longest URL of the
 # blog is a search; browsers send some 20 header fields, cookies being the longest.
 limit_request_line = 4094
@@ -58,17 +66,27 @@ accesslog = None
 
 def when_ready(server):
     """
-    Take what Django has loaded out of what is searched for cycles: it stays.
+    Take what Django has loaded out of what is searched for cycles: it stays. Bound waits.
 
     Before the fork, as the documentation of gc.freeze() has it, so that it stays shared, too.
     """
     gc.collect()
     gc.freeze()
+    # Connections have from their listener what the kernel waits at most.
+    for listener in server.LISTENERS:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALLED, 0))
 
 
 def post_fork(server, worker):
     """Search less often: hardly anything that a page from the cache makes is in a cycle."""
     gc.set_threshold(10_000, 10, 10)
+    worker.log.error_log.addFilter(is_no_stalled_client)
+
+
+def is_no_stalled_client(record):
+    """Keep what gunicorn says of STALLED out of the log, which is a traceback each."""
+    return not record.exc_info or not issubclass(record.exc_info[0], BlockingIOError)
 
 
 def worker_exit(server, worker):

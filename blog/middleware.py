@@ -36,7 +36,8 @@ class PageMiddleware:
                 return self.get_response(request)
         aliases, generation, browser_may_keep = kept
         # The query is UTF-8 to the key, so to the view, whatever charset Content-Type names.
-        request.encoding = None
+        if request.encoding:
+            request.encoding = None
         if request.META.get("QUERY_STRING"):
             number = QueryDict(request.META["QUERY_STRING"]).get("page", "1")
             matters = number != "1" and self.PAGINATED.match(request.path_info)

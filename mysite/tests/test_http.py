@@ -1,5 +1,7 @@
 """The request as gunicorn's workers make it."""
 
+import socket
+from contextlib import ExitStack
 from copy import copy
 from wsgiref.util import setup_testing_defaults
 
@@ -13,6 +15,7 @@ from django.views.decorators.clickjacking import xframe_options_exempt
 from blog.tests import CacheTestCase
 from mysite.caches.serializer import SafeSerializer
 from mysite.http import Request, add_what_all_pages_have
+from mysite.tests.served import Gunicorn, Home
 from mysite.wsgi import application
 
 
@@ -147,3 +150,36 @@ class HeadersOfAllPagesTests(CacheTestCase):
                 settings.CACHES[alias]["OPTIONS"]["BEFORE_STORING"],
                 "mysite.http.add_what_all_pages_have",
             )
+
+
+class StalledTests(SimpleTestCase):
+    """Who begins a request and does not go on holds a thread for some seconds, and not for ever."""
+
+    HALVES = (
+        b"GET / HTTP/1.1\r\nHost: %s\r\nX-Half:",
+        b"POST /posts/the-whole-site/comment/ HTTP/1.1\r\nHost: %s\r\nContent-Length: 100\r\n"
+        b"Content-Type: application/x-www-form-urlencoded\r\n\r\nauthor=",
+    )
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        home = cls.enterClassContext(Home())
+        cls.gunicorn = cls.enterClassContext(Gunicorn(home, settings.REDIS_URL, workers=1))
+
+    def test_as_many_as_there_are_threads_do_not_stop_the_blog(self):
+        host = b"127.0.0.1:%d" % self.gunicorn.port
+        with ExitStack() as stack:
+            stalled = []
+            for number in range(8):
+                address = ("127.0.0.1", self.gunicorn.port)
+                connection = stack.enter_context(socket.create_connection(address, 60))
+                connection.sendall(self.HALVES[number % 2] % host)
+                stalled.append(connection)
+
+            answer = self.gunicorn.browser().get("/healthz")
+
+            self.assertEqual(answer.status, 200)
+            for connection in stalled[:4]:  # Those who had the threads.
+                self.assertIn(connection.recv(20)[:12], (b"", b"HTTP/1.1 403"))
+        self.assertNotIn("Traceback", self.gunicorn.lines())
