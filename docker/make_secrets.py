@@ -27,16 +27,16 @@ BLOG_RULES = """
 resetchannels &__keyevent@*__:*
 -@all
 +auth +hello +ping +quit +reset +select +client|id +client|setinfo +client|setname
-+get +mget +set +mset +setex +psetex +setnx +getex +getdel +exists +del +unlink
++get +mget +set +mset +setex +psetex +setnx +getex +exists +del +unlink
 +type +strlen +touch
 +incr +incrby +decr +decrby
-+ttl +pttl +expire +pexpire +expireat +pexpireat +persist
++ttl +pttl +expire +pexpire +persist
 +eval +evalsha +script|load +script|exists
-+multi +exec +discard +watch +unwatch
++multi +exec +discard
 +scan +dbsize +flushdb
-+xadd +xread +xrange +xrevrange +xlen +xtrim +xdel +xinfo|stream
-+subscribe +unsubscribe +psubscribe +punsubscribe
-+info +time +memory|usage +object|encoding +object|freq +object|idletime
++xadd +xread +xrange +xrevrange +xtrim
++subscribe +unsubscribe
++info +memory|usage
 """
 
 # What a person may do who looks: read everything, change nothing.
