@@ -66,7 +66,7 @@ accesslog = None
 
 def when_ready(server):
     """
-    Take what Django has loaded out of what is searched for cycles: it stays. Bound waits.
+    Bound the waits, and take what Django has loaded out of what is searched for cycles: it stays.
 
     Before the fork, as the documentation of gc.freeze() has it, so that it stays shared, too.
     """

@@ -39,9 +39,9 @@ def empty_all(generations, keys):
         caches[alias].clear()
 
 
-def get_or_set(cache, *arguments):
+def get_or_set(cache, key, build, timeout, version=None, fits=None):
     """Stand in for mysite.caches.stampede.get_or_build(): Django's own, which guards nothing."""
-    return cache.get_or_set(*arguments)
+    return cache.get_or_set(key, build, timeout, version)
 
 
 invalidation.invalidate = empty_all

@@ -22,9 +22,9 @@ sent, for somebody who has long gone on.
 A right that can't be had because Redis is away or full is no reason to wait: the value is
 then built at once, as without a guard. For a moment after such a refusal nobody even tries. Nor
 does anybody wait while Redis is restarted again and again or overwritten by somebody: it
-forgets who builds, and after each wait there would be another one. After a single one,
-which may be the first of many, nobody waits longer for a value than for a Redis that hangs.
-What is built within that time is still built once.
+forgets who builds, and after each wait there would be another one. After a single
+restart, which may be the first of many, nobody waits longer for a value than for a Redis that
+hangs. What is built within that time is still built once.
 """
 
 import secrets
@@ -177,7 +177,7 @@ def _wait_for_change(redis, name, holder, began):
         pause = min(pause * 1.5, LONGEST_PAUSE)
         try:
             now = redis.get(name)
-            if now is None or now != holder:  # It may have been free before MGET was carried out.
+            if now is None or now != holder:  # It may have ended between SET and MGET.
                 return
         except ResponseError:  # No text at all, so it is nobody's, and would never end.
             _delete_garbage(redis, name)
