@@ -41,7 +41,7 @@ else:
     USE_I18N = True
 
 # The guard against stampedes asks more of a cache than Django's interface has.
-stampede.get_or_build = lambda cache, *arguments: cache.get_or_set(*arguments)
+stampede.get_or_build = lambda cache, *arguments: cache.get_or_set(*arguments[:4])
 
 
 def django():
