@@ -6,6 +6,7 @@ import sys
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
+from django.db import DatabaseError
 
 
 def main():
@@ -20,6 +21,9 @@ def main():
     except ImproperlyConfigured as error:
         # What the person at the keyboard has to correct, without 30 lines of traceback.
         sys.exit(f"manage.py: {error}")
+    except DatabaseError as error:
+        hint = "Does DATABASE_PATH name the right file, and did you run `manage.py migrate`?"
+        sys.exit(f"manage.py: {error}. {hint}")
     except KeyboardInterrupt:
         sys.exit(130)  # 128 + SIGINT, as shells have it.
 

@@ -45,7 +45,6 @@ class CommentForm(forms.ModelForm):
         return cleaned
 
     def too_fast(self):
-        # Keyed: there are few enough addresses to try them all.
         address = salted_hmac("comments:by", visitor_address(self.request)).hexdigest()[:32]
         key = f"comments:by:{address}"
         return count_up(key, caching.COMMENT_LIMIT_TIMEOUT) > caching.COMMENT_LIMIT

@@ -35,10 +35,8 @@ class PageMiddleware:
             with page():
                 return self.get_response(request)
         aliases, generation, browser_may_keep = kept
-        # The query is UTF-8 to the key, so to the view, whatever charset Content-Type names.
-        if request.encoding:
-            request.encoding = None
         if request.META.get("QUERY_STRING"):
+            request.encoding = None  # UTF-8, as the key has it, whatever Content-Type says.
             number = QueryDict(request.META["QUERY_STRING"]).get("page", "1")
             matters = number != "1" and self.PAGINATED.match(request.path_info)
             request.META["QUERY_STRING"] = urlencode({"page": number}) if matters else ""

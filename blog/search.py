@@ -10,20 +10,20 @@ import hashlib
 import math
 import re
 from collections import Counter, defaultdict
-from itertools import chain
 
 from django.core.cache import cache
 
 from blog import caching
 from blog.models import Comment, Post
+from mysite.caches.shapes import PK, SLUG, fits
 from mysite.caches.stampede import NotKept, get_or_build
 
 WORD = re.compile(r"[a-z0-9_]{2,40}")
-SLUG = re.compile(r"[-\w]+", re.ASCII)
 MAX_WORDS = 8
 MAX_QUERY = 200  # characters
-MAX_RESULTS = 20
-MAX_RELATED = 4
+MAX_RESULTS, MAX_RELATED = 20, 4
+CARD = {"pk": PK, "slug": SLUG, "title": str, "summary": str}  # See shapes.py.
+FOUND = (None, {"results": [CARD], "related": [CARD]})
 
 
 def words(text):
@@ -65,9 +65,7 @@ def terms_of(index, pk):
 
 def cards(pairs):
     """Return what the page shows of each post, as plain values: no models in the cache."""
-    rows = Post.objects.filter(pk__in=[pk for pk, _ in pairs]).values(
-        "pk", "slug", "title", "summary"
-    )
+    rows = Post.objects.filter(pk__in=dict(pairs)).values(*CARD)
     posts = {row["pk"]: row for row in rows}
     return [posts[pk] for pk, _ in pairs if pk in posts]
 
@@ -94,7 +92,7 @@ def find(terms, key):
     def build():
         # What get_or_set() does, and of all who miss the index at the same time, one builds it.
         name, timeout = caching.SEARCH_INDEX_KEY, caching.SEARCH_INDEX_TIMEOUT
-        index = get_or_build(cache, name, build_index, timeout, version, is_index)
+        index = get_or_build(cache, name, build_index, timeout, version, {str: {PK: float}})
         cache.touch(name, timeout, version=version)  # Used, it has its whole timeout again.
         answer = None
         if found := best(index, dict.fromkeys(terms, 1), MAX_RESULTS):
@@ -108,8 +106,7 @@ def find(terms, key):
         return answer  # None is one too, and is kept: nothing was found.
 
     try:
-        timeout = caching.SEARCH_RESULTS_TIMEOUT
-        return get_or_build(cache, key, build, timeout, version, is_answer), True
+        return get_or_build(cache, key, build, caching.SEARCH_RESULTS_TIMEOUT, version, FOUND), True
     except NotKept as error:
         return error.value, False
 
@@ -118,49 +115,13 @@ def comment_counts(pks):
     """Return {pk: comments}: one round trip for all posts, one query for what is missing."""
     version = caching.version(caching.COMMENTS_GENERATION_KEY)
     keys = {f"comments:{pk}": pk for pk in pks}
-    found = cache.get_many(keys, version=version)
-    counts = {keys[key]: count for key, count in found.items() if type(count) is int}
+    counts = {keys[k]: n for k, n in cache.get_many(keys, version=version).items() if fits(n, int)}
     if missing := set(pks) - set(counts):
         posts = Comment.objects.filter(post__in=missing).values_list("post", flat=True)
         counts |= dict.fromkeys(missing, 0) | Counter(posts)
         fresh = {f"comments:{pk}": counts[pk] for pk in missing}
         cache.set_many(fresh, caching.COMMENTS_TIMEOUT, version=version)
     return counts
-
-
-# Redis may hold anything at our keys: what is none of these is built anew.
-
-
-def is_index(value):
-    """Return whether build_index() may have returned this."""
-    if type(value) is not dict or not all(type(weights) is dict for weights in value.values()):
-        return False
-    pks = set(chain.from_iterable(value.values()))
-    weights = chain.from_iterable(weights.values() for weights in value.values())
-    return all(map(is_pk, pks)) and set(map(type, weights)) <= {float}
-
-
-def is_answer(value):
-    """Return whether find() may have stored this."""
-    match value:
-        case None:
-            return True
-        case {"results": list(results), "related": list(related)}:
-            return all(map(is_card, results)) and all(map(is_card, related))
-    return False
-
-
-def is_card(value):
-    """Return whether cards() may have returned this, in a list."""
-    match value:
-        case {"pk": pk, "slug": str(slug), "title": str(), "summary": str()}:
-            return is_pk(pk) and SLUG.fullmatch(slug) is not None
-    return False
-
-
-def is_pk(value):
-    """Return whether a database may have this key."""
-    return type(value) is int and 0 < value < 2**63
 
 
 def count_up(key, timeout):

@@ -39,7 +39,7 @@ def empty_all(generations, keys):
         caches[alias].clear()
 
 
-def get_or_set(cache, key, build, timeout, version=None, fits=None):
+def get_or_set(cache, key, build, timeout, version=None, shape=None):
     """Stand in for mysite.caches.stampede.get_or_build(): Django's own, which guards nothing."""
     return cache.get_or_set(key, build, timeout, version)
 

@@ -38,6 +38,7 @@ from redis.exceptions import RedisError, ResponseError
 from mysite.caches import REDIS_TIMEOUT
 from mysite.caches.breaker import on_close
 from mysite.caches.client import SafeClient, breaker_behind, distrust
+from mysite.caches.shapes import fits
 
 BUILDING = "building:"
 TOKEN = b"right:"  # What the value of a right begins with. Anything else is nobody's.
@@ -232,7 +233,7 @@ class NotKept(Exception):
         self.value = value
 
 
-def get_or_build(cache, key, build, timeout, version=None, fits=None):
+def get_or_build(cache, key, build, timeout, version=None, shape=None):
     """
     Return the value at `key`. When it is missing, one of all who ask calls build().
 
@@ -240,12 +241,12 @@ def get_or_build(cache, key, build, timeout, version=None, fits=None):
     each has the time of its renewal beside the value. An exception of build() is raised for
     the one who called it, and the others go on.
 
-    `fits(value)` says whether build() may have returned that. What somebody else wrote into
-    Redis is missing then, instead of an error wherever it is used.
+    With a `shape` (see shapes.py), a value that somebody else wrote into Redis and that looks
+    different is missing, instead of an error wherever it is used.
     """
     client = cache.client
     entry = cache.get(key, version=version)
-    kept, is_due = _read(entry, fits)
+    kept, is_due = _read(entry, shape)
     if kept is MISSING and entry is not None:
         client.misfit(key, version)
         client.tell("refused", client.make_key(key, version))
@@ -257,7 +258,7 @@ def get_or_build(cache, key, build, timeout, version=None, fits=None):
         return kept
 
     def second_look(values):
-        value, is_due = _read(client.read(values[0]), fits)
+        value, is_due = _read(client.read(values[0]), shape)
         return MISSING if is_due else value
 
     # Redis that takes no right takes no value, which would be packed for nothing.
@@ -295,9 +296,9 @@ def get_or_build(cache, key, build, timeout, version=None, fits=None):
             right.nothing_to_keep()
 
 
-def _read(entry, fits):
+def _read(entry, shape):
     """Return the value of an entry of get_or_build(), or MISSING, and whether it is due."""
     match entry:
-        case (float(renew_at), value) if fits is None or fits(value):
+        case (float(renew_at), value) if shape is None or fits(value, shape):
             return value, time.time() >= renew_at
     return MISSING, False

@@ -1,7 +1,7 @@
 """`manage.py seed`: the tutorial's posts, and enough other content to make a cache worth it."""
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, transaction
+from django.db import transaction
 
 from blog.content.seeding import add_comments, add_posts, wanted_posts
 
@@ -18,23 +18,15 @@ class Command(BaseCommand):
         parser.add_argument("--posts", type=int, default=200, help="sample posts (200)")
         parser.add_argument("--comments", type=int, default=5000, help="sample comments (5000)")
 
+    @transaction.atomic
     def handle(self, *, posts, comments, **options):
         if not (0 <= posts <= 20_000 and 0 <= comments <= 500_000):
             raise CommandError("Give 0 to 20,000 --posts and 0 to 500,000 --comments.")
-        try:
-            added, updated, commented = self.add(posts, comments)
-        except DatabaseError as error:
-            hint = "Does DATABASE_PATH name the right file, and did you run `manage.py migrate`?"
-            raise CommandError(f"{error}. {hint}") from error
-        self.stdout.write(f"Seeded {added} new posts, {updated} updated, {commented} comments.")
-
-    @transaction.atomic
-    def add(self, posts, comments):
-        """Add what is missing. Return how many posts were added, updated, and comments added."""
         wanted = wanted_posts(posts)
         slugs = [fields["slug"] for fields in wanted]
         added, updated = add_posts(wanted, self.in_batches)
-        return added, updated, add_comments(comments, slugs, self.in_batches)
+        commented = add_comments(comments, slugs, self.in_batches)
+        self.stdout.write(f"Seeded {added} new posts, {updated} updated, {commented} comments.")
 
     def in_batches(self, what, rows):
         """Yield `rows` in batches, and draw a bar on a terminal."""
