@@ -24,6 +24,7 @@ from django.test import override_settings
 from watch.feed import connect
 from watch.listener import listener, lock_key, viewers_key
 from watch.tests import MIDDLEWARE, TEMPLATES, WatchTestCase
+from watch.wall import reader
 
 ONLY_SELF = "watch.tests.server.only_self"
 LOADERS = [
@@ -56,6 +57,7 @@ class WallTestCase(WatchTestCase):
         more.enable()
         self.addCleanup(more.disable)
         self.addCleanup(self.forget_wall)
+        reader.forget()  # A Redis that was away for another test is away for two seconds.
         self.tell_keyspace_events()
 
     def tell_keyspace_events(self, flags=NEEDED):
