@@ -15,12 +15,14 @@ A shape is one of
 
 import re
 
+from django.urls.converters import SlugConverter
+
 PK = range(1, 2**63)  # What a database may have as an integer key.
-SLUG = re.compile(r"[-\w]+", re.ASCII)
+SLUG = re.compile(SlugConverter.regex)
 
 
 def fits(value, shape):
-    """Return whether `value` is of `shape`."""
+    """Return whether `value` is of `shape`. Raises TypeError for what is no shape."""
     match shape:
         case None:
             return value is None
@@ -32,7 +34,9 @@ def fits(value, shape):
             return type(value) is str and shape.fullmatch(value) is not None
         case dict():
             return type(value) is dict and _dict_fits(value, shape)
-    return _all_fit([value], shape)
+        case type() | range():
+            return _all_fit([value], shape)
+    raise TypeError(f"{shape!r} is no shape. What is one stands at the top of this module.")
 
 
 def _dict_fits(value, shape):

@@ -38,3 +38,8 @@ class ShapeTests(SimpleTestCase):
             for value in wrong:
                 with self.subTest(shape=shape, value=value):
                     self.assertIs(fits(value, shape), False)
+
+    def test_what_is_no_shape_is_an_error(self):
+        for shape in (str.isdigit, "text", 5):
+            with self.subTest(shape), self.assertRaisesMessage(TypeError, "is no shape"):
+                fits("5", shape)

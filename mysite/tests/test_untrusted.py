@@ -64,6 +64,12 @@ class UntrustedTests(CacheTestCase):
             said[path] = [line.strip() for line in response.text.splitlines() if "keys" in line]
         return said
 
+    def refill(self):
+        """Let the levels hold what is right, and nothing else."""
+        self.empty_caches()
+        self.read()
+        self.read()
+
     def spoil(self, spoiled, but=None):
         """Overwrite each key of each level that does not end in `but`. Return how many."""
         number = 0
@@ -149,17 +155,13 @@ class UntrustedTests(CacheTestCase):
     def test_readable_values_of_another_shape(self):
         for shape in SHAPES:
             with self.subTest(shape):
-                self.empty_caches()
-                self.read()
-                self.read()
+                self.refill()
                 self.assert_misses(lambda value, shape=shape: serializer.dumps(shape))
 
     def test_entries_of_ours_that_hold_another_shape(self):
         for shape in SHAPES:
             with self.subTest(shape):
-                self.empty_caches()
-                self.read()
-                self.read()
+                self.refill()
                 self.spoil(lambda value, shape=shape: inside(value, shape))
                 read = self.read()
                 if shape not in PLAUSIBLE:
@@ -168,16 +170,14 @@ class UntrustedTests(CacheTestCase):
     def test_results_of_a_search_that_lead_nowhere(self):
         for name, value in (("slug", "no slug"), ("pk", 2**70), ("title", 5), ("summary", None)):
             with self.subTest(name):
-                self.empty_caches()
-                self.read()
+                self.refill()
                 self.spoil(lambda kept, new={name: value}: with_other_cards(kept, new))
                 self.assertEqual(self.read(), self.right)
 
     def test_a_counter_that_is_no_whole_number(self):
         for number in (Decimal("NaN"), Decimal("sNaN"), Decimal(1), timedelta(1), math.nan):
             with self.subTest(repr(number)):
-                self.empty_caches()
-                self.read()
+                self.refill()
                 spoiled = serializer.dumps(number)
                 for key in self.keys("low-level", "*search:count:*"):
                     self.redis("low-level").set(key, spoiled)
