@@ -56,9 +56,38 @@ def wait_until(condition, seconds=10):
 
 
 def free_port():
-    """Return a TCP port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """
+    Return a TCP port that nobody listens on, and that only who is told its number gets.
+
+    Two processes that ask at the same time would otherwise be given the same one, and a server
+    that is restarted could find its port taken by somebody's connection. On Linux a socket holds
+    it until give_back(), and a server may listen there beside it; elsewhere it is only free.
+    Nobody in this process is given it again: what it knows of the server there is of no other.
+    """
+    while True:
+        holder = socket.socket()
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+        if port in _given:
+            holder.close()
+            continue
+        _given.add(port)
+        if sys.platform == "linux":
+            _held[port] = holder
+        else:
+            holder.close()
+        return port
+
+
+def give_back(port):
+    """Let others have a port of free_port()."""
+    if holder := _held.pop(port, None):
+        holder.close()
+
+
+_given = set()
+_held = {}  # port: a socket that is bound to it, and doesn't listen.
 
 
 class ProcessError(Exception):
@@ -183,6 +212,7 @@ class Gunicorn:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        give_back(self.port)
 
     def __enter__(self):
         return self

@@ -12,9 +12,9 @@ from django.test import SimpleTestCase, override_settings
 
 from blog.models import Comment, Post
 from blog.tests import CacheTestCase
-from mysite.caches import redis_caches
 from mysite.caches.breaker import breaker_of
 from mysite.private_redis import PrivateRedis
+from mysite.testing import TEST_TIMEOUT, use_redis_within
 from mysite.tests.faults import RedisServer
 
 NOWHERE = "redis://127.0.0.1:1"  # Port 1 is tcpmux, which nobody has run for decades.
@@ -37,10 +37,8 @@ class AwayTestCase(CacheTestCase):
     def use(self, url):
         """Let every cache be at `url`, with a journal of its own."""
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        moved = override_settings(
-            REDIS_URL=url, CACHES=redis_caches(url), INVALIDATION_JOURNAL=folder / "journal"
-        )
-        self.enterContext(moved)
+        self.enterContext(use_redis_within(TEST_TIMEOUT, url))
+        self.enterContext(override_settings(INVALIDATION_JOURNAL=folder / "journal"))
         self.addCleanup(breaker_of().forget_threads)
 
     def assertEveryPageAnswers(self):

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from mysite.private_redis import find_redis_server
-from mysite.processes import free_port, wait_until
+from mysite.processes import free_port, give_back, wait_until
 
 
 class RedisServer:
@@ -49,7 +49,9 @@ class RedisServer:
         return self
 
     def answers(self):
-        """Return whether it answers a PING."""
+        """Return whether it answers a PING. Another server at its port is none of ours."""
+        if self.process.poll() is not None:
+            raise AssertionError(f"redis-server ended with {self.process.returncode}")
         try:
             return self.command("PING")
         except redis.RedisError:
@@ -79,6 +81,7 @@ class RedisServer:
     def close(self):
         """End it for good."""
         self.kill()
+        give_back(self.port)
         self._directory.cleanup()
 
 

@@ -8,8 +8,7 @@ from django.test import SimpleTestCase
 from redis import Redis
 
 from mysite.caches.breaker import PERIOD, breaker_of
-from mysite.private_redis import use_redis
-from mysite.testing import TEST_TIMEOUT
+from mysite.testing import TEST_TIMEOUT, use_redis_within
 from mysite.tests.faults import Proxy, RedisServer
 from mysite.tests.processes import wait_until
 
@@ -22,7 +21,7 @@ class HealthTests(SimpleTestCase):
         self.use(self.server.url)
 
     def use(self, url):
-        self.enterContext(use_redis(url))
+        self.enterContext(use_redis_within(TEST_TIMEOUT, url))
         self.addCleanup(breaker_of().forget_threads)
 
     def health(self):

@@ -17,7 +17,7 @@ from mysite.caches import invalidation
 from mysite.caches.breaker import breaker_of
 from mysite.caches.invalidation import JournalMiddleware, deliver, invalidate
 from mysite.caches.pages import generation_key
-from mysite.private_redis import use_redis
+from mysite.testing import TEST_TIMEOUT, use_redis_within
 from mysite.tests.faults import RedisServer, free_port
 from mysite.tests.processes import wait_until
 from mysite.tests.served import Gunicorn, Home
@@ -42,7 +42,7 @@ class JournalTestCase(SimpleTestCase):
         self.addCleanup(self.server.close)
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.journal = folder / "journal"
-        self.enterContext(use_redis(self.server.url))
+        self.enterContext(use_redis_within(TEST_TIMEOUT, self.server.url))
         self.enterContext(override_settings(INVALIDATION_JOURNAL=self.journal))
         self.breaker = breaker_of()
         self.breaker.period = 60  # A test says itself when Redis is asked.

@@ -20,14 +20,10 @@ from redis import Redis
 
 from mysite.management.commands import up
 from mysite.private_redis import PrivateRedis, RedisServerNotFound
+from mysite.processes import free_port, give_back
 from mysite.tests.processes import environment, is_alive, run, wait_until
 
 NOBODY = "redis://127.0.0.1:1"
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def get(port, path, **headers):
@@ -81,6 +77,7 @@ class Blog:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        give_back(self.port)
         self.folder.cleanup()
 
     @property
