@@ -340,13 +340,14 @@ def keys_of(cache):
 
 def play(request, variant):
     """Let Alice, Bob and nobody ask for one view, and return the Stage."""
+    cache = lab_cache(secrets.token_hex(6))
+    cache.get("")  # Without Redis it ends here, and in no view, where Django would log it twice.
     sessions = {name: session_of(name) for name in ("Alice", "Bob")}
     # By default a test client is excused from CSRF checks.
     checked = variant in PAGES["form"]
     visitors = {name: Visitor(request, enforce_csrf_checks=checked) for name in NAMES}
     for name, session in sessions.items():
         visitors[name].cookies[settings.SESSION_COOKIE_NAME] = session.session_key
-    cache = lab_cache(secrets.token_hex(6))
     stage = Stage(variant, cache, visitors)
     current = run_cache.set(cache)
     try:

@@ -24,6 +24,7 @@ from blog.models import Post
 from lab.experiment import Experiment
 from lab.keys import django_keys
 from lab.pages import RUN, drop_fragment, drop_page, drop_value, new_run
+from mysite.caches.breaker import breaker_of
 from mysite.caches.pages import generation_key, valid
 
 # Seconds. The inner ones live longer, or there would be nothing behind the outer ones.
@@ -107,11 +108,13 @@ def drop(request, run):
     """Drop the outermost entry of this run, or with `all` every one."""
     try:
         held = [level for level, entry in holds(request, run).items() if entry]
+        if not held and breaker_of().is_open:
+            raise ConnectionInterrupted(connection=None)  # What a miss says when nobody asked.
         dropped = held if "all" in request.POST else held[:1]
         for level in dropped:
             drop_level(level, run)
     except ConnectionInterrupted:
-        return JsonResponse({"error": "Redis does not answer."}, status=503)
+        return JsonResponse({"error": "Redis does not answer. Try again."}, status=503)
     return JsonResponse({"dropped": dropped, "rings": holds(request, run)})
 
 

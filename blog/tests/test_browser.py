@@ -35,6 +35,8 @@ ARGUMENTS = [
 @unittest.skipUnless(CHROMIUM, "No Chromium on PATH: apt install chromium, or set CHROMIUM")
 class BrowserTestCase(StaticLiveServerTestCase):
     make_post = CacheTestCase.make_post
+    # Said of a form with an error, and by stored() of a page that is not there.
+    expected_complaints = ("status of 400", "ERR_CACHE_MISS")
 
     @classmethod
     def setUpClass(cls):
@@ -65,8 +67,7 @@ class BrowserTestCase(StaticLiveServerTestCase):
         return page
 
     def assertNoComplaints(self, complaints):
-        # Said of a form with an error, and by stored() of a page that is not there.
-        expected = ("status of 400", "ERR_CACHE_MISS")
+        expected = self.expected_complaints
         errors = [line for line in complaints if line.startswith("error")]
         self.assertEqual([line for line in errors if not any(e in line for e in expected)], [])
 

@@ -150,12 +150,15 @@ class PeelTests(LabTestCase):
         self.assertEqual(client.post(f"/lab/peel/drop/{RUN}/").status_code, 403)
         self.assertEqual(client.get(f"/lab/peel/drop/{RUN}/").status_code, 405)
 
-    def test_without_redis_a_drop_drops_nothing(self):
+    def test_without_redis_a_drop_says_so(self):
         with (
             use_redis("unix:///nowhere/peel.sock"),
             self.assertLogs("mysite.caches", "WARNING"),
         ):
-            self.assertEqual(self.drop(), [])
+            response = self.client.post(f"/lab/peel/drop/{RUN}/")
+
+        self.assertEqual(response.status_code, 503)
+        self.assertEqual(response.json(), {"error": "Redis does not answer. Try again."})
 
 
 class WithoutWatchTests(LabTestCase):
@@ -207,6 +210,17 @@ class PeelInTheBrowserTests(BrowserTestCase, LabTestCase):
             self.drop()
         self.assertIn("There is nothing to drop", self.drop())
         self.assertIn("The database answered", self.ask_django())
+
+    def test_without_redis_a_drop_says_so(self):
+        self.expected_complaints = ("status of 503",)
+        self.ask()
+        with (
+            use_redis("unix:///nowhere/peel-page.sock"),
+            self.assertLogs("mysite.caches", "WARNING"),
+        ):
+            self.page.locator("button[data-drop]").click()
+            said = self.page.locator(".lab-said", has_text="Redis does not answer. Try again.")
+            said.wait_for()
 
     def test_the_browser_hears_of_no_drop(self):
         self.ask()

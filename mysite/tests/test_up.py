@@ -261,6 +261,11 @@ class BadInputTests(SimpleTestCase):
             with self.subTest(variables=variables):
                 self.assertOneLine(run("manage.py", "up", **variables), pattern)
 
+    def test_an_option_that_is_no_number_is_named(self):
+        for option in ("--port", "--workers"):
+            with self.subTest(option):
+                self.assertOneLine(run("manage.py", "up", option, "0"), option)
+
     def test_no_redis_on_this_platform(self):
         missing = RedisServerNotFound("No redis-server here.")
 

@@ -51,8 +51,9 @@
 
   async function json(url, options) {
     const response = await fetch(url, { cache: "no-store", ...options });
-    if (!response.ok) throw new Error(`The server answered ${response.status}. Reload the page and try again.`);
-    return response.json();
+    const answer = await response.json().catch(() => ({}));
+    if (!response.ok) throw new Error(answer.error || `The server answered ${response.status}. Reload the page and try again.`);
+    return answer;
   }
 
   function take(held) {

@@ -94,8 +94,8 @@ class Command(BaseCommand):
         All of it happens in this one process, so Ctrl-C or a signal at any moment ends
         all there is. Doesn't return.
         """
-        port = number("PORT", port, 65535)
-        workers = number("WEB_CONCURRENCY", workers, 64)
+        port = number("--port or PORT", port, 65535)
+        workers = number("--workers or WEB_CONCURRENCY", workers, 64)
         os.environ.update(PORT=str(port), WEB_CONCURRENCY=str(workers))
         check_port_is_free(os.environ.get("BIND", "127.0.0.1"), port)
         given = os.environ.get("REDIS_URL") or os.environ.get("REDIS_URL_FILE")
