@@ -18,18 +18,18 @@ from redis.retry import Retry
 CHECK_TIMEOUT = 0.25  # Seconds. Every manage.py command waits for its checks.
 
 
-def redis_problem(url, timeout=CHECK_TIMEOUT):
+def redis_problem(url):
     """
     Return why the Redis at `url` is of no use, or None when it answers.
 
-    Takes `timeout` seconds at most. A thread asks, because a socket timeout counts for
+    Takes CHECK_TIMEOUT at most. A thread asks, because a socket timeout counts for
     each address of a host, and not at all for looking up its name.
     """
-    problem = f"no answer within {timeout} s"
+    problem = f"no answer within {CHECK_TIMEOUT} s"
 
     def ping():
         nonlocal problem
-        limits = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+        limits = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), CHECK_TIMEOUT)
         try:
             with closing(Redis.from_url(url, **limits, retry=Retry(NoBackoff(), 0))) as client:
                 client.ping()
@@ -39,7 +39,7 @@ def redis_problem(url, timeout=CHECK_TIMEOUT):
 
     thread = Thread(target=ping, daemon=True)
     thread.start()
-    thread.join(timeout)
+    thread.join(CHECK_TIMEOUT)
     return problem
 
 
@@ -50,15 +50,22 @@ def without_password(url):
 
 @register(Tags.caches)
 def redis_answers(app_configs, **kwargs):
-    """Warn when REDIS_URL leads nowhere. No error: pages answer without Redis, slowly."""
-    problem = redis_problem(settings.REDIS_URL)
-    if problem is None:
-        return []
-    return [
-        Warning(
-            f"Redis at {without_password(settings.REDIS_URL)} does not answer: {problem}.",
-            hint="Pages are built anew each time. Start redis-server, set REDIS_URL, or let "
-            "`python manage.py up` bring its own Redis.",
-            id="mysite.W001",
-        )
-    ]
+    """
+    Warn when REDIS_URL leads nowhere, or to a Redis that has no database for a level.
+
+    No error: pages answer without Redis, slowly.
+    """
+    locations = [options.get("LOCATION") for options in settings.CACHES.values()]
+    levels = [url for url in locations if isinstance(url, str) and "://" in url]
+    for url in dict.fromkeys([settings.REDIS_URL, *levels]):
+        if problem := redis_problem(url):
+            return [
+                Warning(
+                    f"Redis at {without_password(url)} does not answer: {problem}.",
+                    hint="Pages are built anew each time. Start redis-server, set REDIS_URL, or "
+                    "let `python manage.py up` bring its own Redis. Each level needs a database "
+                    "of its own.",
+                    id="mysite.W001",
+                )
+            ]
+    return []

@@ -17,7 +17,7 @@ from mysite.private_redis import PrivateRedis, use_redis
 # Seconds that Redis may take in tests. A machine that pauses is no outage.
 PATIENCE = 10
 # The same in a test that waits until they are over, because its Redis hangs.
-TEST_TIMEOUT = 1
+TEST_TIMEOUT = 2
 worker_redis = None  # The Redis of this worker process, with --parallel.
 
 

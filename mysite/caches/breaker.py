@@ -115,6 +115,7 @@ class Breaker:
         self._probe_lock = threading.Lock()
         self._prober = None
         self._may_pass = None  # The thread that may talk to Redis while the breaker is open.
+        self._fails_anew = False  # What this probe has redone is not all there is to redo.
 
     def state(self):
         """
@@ -198,8 +199,9 @@ class Breaker:
         """
         Open the breaker because of `error`, in a call that began in `epoch`.
 
-        Without `epoch` it opens in any case. That is for a caller who knows better, such as
-        an invalidation that a full Redis refused: nothing may be read until it is redone.
+        Without `epoch` it opens in any case, and if a probe is about to close it, it stays
+        open. That is for a caller who knows better, such as an invalidation that a full Redis
+        refused: nothing may be read until it is redone.
         """
         description = f"{type(error).__name__}: {error}"
         with self._lock:
@@ -207,8 +209,11 @@ class Breaker:
                 # The probe has failed, and what else it wanted to do need not wait in vain.
                 self._may_pass, self._error = None, description
                 return
-            if self.is_open or epoch not in (None, self.epoch):
-                return  # Another call was first, or this one began too long ago to tell.
+            if self.is_open:
+                self._fails_anew = self._fails_anew or epoch is None
+                return  # Another call was first.
+            if epoch not in (None, self.epoch):
+                return  # This one began too long ago to tell.
             self._error, self._since = description, time.time()
             self.epoch += 1
             self.is_open = True
@@ -233,7 +238,7 @@ class Breaker:
         if isinstance(error, NoPermissionError):
             # Whatever else is forbidden concerns that command alone.
             is_of_writes = "'set'" in reason
-        elif not is_of_writes:
+        elif not is_of_writes and not reason.startswith(_NO_DATABASE):
             return
         what = "a command"
         if is_of_writes:
@@ -259,7 +264,7 @@ class Breaker:
             lock.release()
 
     def _probe(self):
-        self._may_pass = threading.get_ident()
+        self._may_pass, self._fails_anew = threading.get_ident(), False
         try:
             self._ping()
             for callback in _callbacks:
@@ -268,7 +273,8 @@ class Breaker:
         except Exception as error:
             self.fail(error)
         with self._lock:
-            answered, self._may_pass = self._may_pass is not None, None
+            answered = self._may_pass is not None and not self._fails_anew
+            self._may_pass = None
             if answered:
                 seconds = time.time() - self._since
                 self.is_open, self._since, self._prober = False, time.time(), None
@@ -394,6 +400,8 @@ class BreakerRetry(Retry):
 # can't save to its disk, or has too few replicas.
 _NO_WRITES = (OutOfMemoryError, ReadOnlyError)
 _NO_WRITES_EITHER = ("MISCONF", "NOREPLICAS")
+# To SELECT: there are fewer databases than levels, or it is a Redis Cluster.
+_NO_DATABASE = ("DB index", "SELECT is not allowed")
 
 
 def _drop_connection(fail, error, failures, with_failure_count):

@@ -25,6 +25,7 @@ from mysite.caches.breaker import (
 )
 from mysite.caches.pages import new_generations
 from mysite.caches.stampede import NotKept, get_or_build
+from mysite.checks import redis_answers
 from mysite.testing import PATIENCE, TEST_TIMEOUT, timeouts
 from mysite.tests import outages
 from mysite.tests.faults import Proxy, RedisServer, answer_everything_with, free_port
@@ -66,9 +67,10 @@ class BreakerTestCase(SimpleTestCase):
 
     period = 0.05
     timeout = PATIENCE
+    arguments = ()  # of redis-server
 
     def setUp(self):
-        self.server = RedisServer().start()
+        self.server = RedisServer(*self.arguments).start()
         self.addCleanup(self.server.close)
         self.use(self.url())
 
@@ -408,12 +410,12 @@ class RefusingRedisTests(BreakerTestCase):
         self.assert_closes()
 
     def test_loading_opens_it_until_all_is_loaded(self):
-        self.seconds = 1
+        self.seconds = 3
         outages.loading(self)
 
         self.assertLess(page(), FEW_TIMEOUTS)
 
-        self.assertIn("BusyLoadingError", self.breaker.state()["error"])
+        self.assertIn("BusyLoadingError", self.lines()[0])
         self.assert_closes()
         self.assertFalse(outages.is_loading(self.server))
 
@@ -463,6 +465,25 @@ class RefusingRedisTests(BreakerTestCase):
         self.breaker.fail(ConnectionError("made up"))
 
         self.assert_closes()
+
+
+class OneDatabaseTests(BreakerTestCase):
+    """Redis has a database for one level, as some that are rented have, and a Redis Cluster."""
+
+    arguments = ("--databases", "1")
+
+    def test_it_is_logged(self):
+        self.assertIsNone(caches["site"].get("key"))
+
+        (line,) = self.lines()
+        self.assertIn("DB index is out of range", line)
+
+    def test_it_is_a_warning_before_anybody_wonders(self):
+        with self.settings(REDIS_URL=self.server.url):
+            (warning,) = redis_answers(None)
+
+        self.assertIn(f":{self.server.port}/1 does not answer: DB index is out", warning.msg)
+        self.assertIn("Each level needs a database of its own", warning.hint)
 
 
 class WritePauseTests(BreakerTestCase):
@@ -652,7 +673,7 @@ class BrokenNetworkTests(BreakerTestCase):
         self.use(f"redis://redis.example:{self.server.port}")
         with mock.patch("socket.getaddrinfo", slow):
             self.assertLess(page(), FEW_TIMEOUTS)
-            self.assertIn("Looking up redis.example", self.breaker.state()["error"])
+            self.assertIn("Looking up redis.example", self.lines()[0])
             done.set()
             self.assert_closes()
 
@@ -672,7 +693,7 @@ class BrokenNetworkTests(BreakerTestCase):
         self.use(f"redis://redis.example:{self.server.port}")
         with mock.patch("socket.getaddrinfo", stuck_at_first):
             page()
-            self.assertIn("Looking up redis.example", self.breaker.state()["error"])
+            self.assertIn("Looking up redis.example", self.lines()[0])
             self.assert_closes()
 
         self.assertIs(done.is_set(), False)
@@ -774,6 +795,20 @@ class OnCloseTests(BreakerTestCase):
 
         self.assertIs(self.breaker.probe(), False)
         self.assertIn("TimeoutError", self.breaker.state()["error"])
+
+    def test_it_stays_open_when_somebody_else_fails_after_the_callback(self):
+        others = self.enterContext(ThreadPoolExecutor(1))
+        late = [ConnectionError("an invalidation that no callback has seen")]
+
+        @breaker_module.on_close
+        def redo(breaker):
+            while late:
+                others.submit(breaker.fail, late.pop()).result()
+
+        self.breaker.period = 60
+        self.breaker.fail(ConnectionError("made up"))
+
+        self.assertEqual([self.breaker.probe(), self.breaker.probe()], [False, True])
 
     def test_whoever_changes_something_may_probe_at_once(self):
         self.breaker.period = 60

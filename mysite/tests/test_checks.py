@@ -3,14 +3,17 @@
 import socket
 import time
 from contextlib import closing
+from unittest import mock
 
 from django.conf import settings
 from django.core import checks
 from django.test import SimpleTestCase, override_settings
 from redis import Redis
 
+from mysite.caches import REDIS_TIMEOUT
 from mysite.checks import CHECK_TIMEOUT, redis_answers, redis_problem
 from mysite.private_redis import PrivateRedis
+from mysite.testing import PATIENCE
 from mysite.tests.processes import run
 
 NOBODY = "redis://127.0.0.1:1"  # Port 1 is tcpmux, which nobody has run for decades.
@@ -18,6 +21,10 @@ NOBODY = "redis://127.0.0.1:1"  # Port 1 is tcpmux, which nobody has run for dec
 
 class RedisCheckTests(SimpleTestCase):
     """A missing Redis is a warning before anybody wonders why pages are slow."""
+
+    def setUp(self):
+        # A machine that pauses is no Redis that is missing.
+        self.enterContext(mock.patch("mysite.checks.CHECK_TIMEOUT", PATIENCE))
 
     def test_a_redis_that_answers_is_no_warning(self):
         self.assertEqual(redis_answers(None), [])
@@ -56,13 +63,19 @@ class RedisCheckTests(SimpleTestCase):
         self.assertRegex(problems[2], "(?i)authenticat")
 
     def test_a_hung_redis_costs_no_more_than_the_timeout(self):
-        with socket.create_server(("127.0.0.1", 0)) as hung:
+        hung = self.enterContext(socket.create_server(("127.0.0.1", 0)))
+        url = f"redis://127.0.0.1:{hung.getsockname()[1]}"
+
+        with mock.patch("mysite.checks.CHECK_TIMEOUT", 0.1):
             started = time.monotonic()
-            problem = redis_problem(f"redis://127.0.0.1:{hung.getsockname()[1]}")
+            problem = redis_problem(url)
             seconds = time.monotonic() - started
 
         self.assertRegex(problem, "(?i)no answer|timeout")
-        self.assertLess(seconds, CHECK_TIMEOUT * 3)
+        self.assertLess(seconds, PATIENCE / 2)
+
+    def test_no_command_waits_for_longer_than_a_page_does(self):
+        self.assertLessEqual(CHECK_TIMEOUT, REDIS_TIMEOUT)
 
     def test_manage_py_warns_and_goes_on(self):
         done = run("manage.py", "check", REDIS_URL=NOBODY)
@@ -80,10 +93,19 @@ class SwitchTests(SimpleTestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
     def test_a_misspelt_switch_is_one_line(self):
-        for name in ("CACHE_WATCH", "DEBUG", "LAB"):
+        for name in ("CACHE_WATCH", "DEBUG", "LAB", "HSTS_SECONDS"):
             with self.subTest(name):
-                done = run("manage.py", "check", **{name: "onn"})
+                done = run("manage.py", "check", **{"HTTPS": "1", name: "onn"})
 
                 self.assertEqual(done.returncode, 1)
                 self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
                 self.assertIn(f"{name} is 'onn'", done.stderr)
+
+    def test_browsers_are_told_to_insist_on_https_for_an_hour_or_for_as_long_as_is_set(self):
+        ask = "from mysite.settings import *; print(SECURE_HSTS_SECONDS)"
+        told = [
+            run("-c", ask, HTTPS="1", **variables).stdout
+            for variables in ({}, {"HSTS_SECONDS": "31536000"})
+        ]
+
+        self.assertEqual(told, ["3600\n", "31536000\n"])
