@@ -39,7 +39,10 @@ def visitor_address(request):
     # The last one is what our proxy saw. Those before it are what the visitor wrote.
     address = forwarded.rpartition(",")[2].strip() or request.META["REMOTE_ADDR"]
     with suppress(ValueError):
-        if ip_address(address).version == 6:
+        ip = ip_address(address)
+        if ip.version == 6 and ip.ipv4_mapped:
+            return str(ip.ipv4_mapped)  # Of a socket for both, BIND=[::].
+        if ip.version == 6:
             return str(ip_network(f"{address}/64", strict=False))
     return address
 
@@ -99,7 +102,8 @@ class HeadMiddleware:
         request.method = "GET"
         response = self.get_response(request)
         request.method = "HEAD"
-        if not response.streaming:
+        # A 304 has the length of the page or none, and Django gives it none.
+        if not response.streaming and response.status_code != 304:
             response.headers.setdefault("Content-Length", str(len(response.content)))
             response.content = b""
         return response

@@ -239,6 +239,16 @@ class HeadTests(BrowserTestCase):
             with self.subTest(url):
                 self.assertGreater(len(self.client.get(url).content), 100)
 
+    def test_a_304_to_head_does_not_say_that_the_page_is_empty(self):
+        for url in CACHED:
+            etag = self.client.get(url)["ETag"]
+
+            response = self.client.head(url, headers={"If-None-Match": etag})
+
+            with self.subTest(url):
+                self.assertEqual(response.status_code, 304)
+                self.assertNotIn("Content-Length", response)
+
     def test_head_of_a_missing_page_is_404(self):
         for url in ("/posts/nonsense/", "/nonsense/"):
             with self.subTest(url):

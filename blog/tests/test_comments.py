@@ -378,6 +378,14 @@ class RateLimitTests(CommentTestCase):
     def test_behind_a_proxy_without_the_header_the_connections_address_counts(self):
         self.assertEqual(self.send_many(6), [302] * 5 + [429])
 
+    def test_addresses_of_ipv4_on_a_socket_for_both_are_not_one_network(self):
+        for number in range(6):
+            response = self.client.post(
+                self.url, {"author": "A", "body": "B"}, REMOTE_ADDR=f"::ffff:192.0.2.{number}"
+            )
+
+        self.assertEqual(response.status_code, 302)
+
     def test_the_address_itself_is_not_stored(self):
         self.client.post(self.url, {"author": "A", "body": "B"}, REMOTE_ADDR="192.0.2.77")
 
