@@ -19,8 +19,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 # DATABASE_PATH stays: nothing is written there, and it is the only place where a container
 # has a database.
 VARIABLES = {
-    *("ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "DEBUG", "HTTPS", "SECRET_KEY", "TRUST_PROXY"),
-    *("CACHE_WATCH", "LAB", "PUBLIC_PORTS", "REDIS_URL", "STATIC_ROOT"),
+    *("ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "DEBUG", "HSTS_SECONDS", "HTTPS", "SECRET_KEY"),
+    *("CACHE_WATCH", "LAB", "PUBLIC_PORTS", "REDIS_URL", "STATIC_ROOT", "TRUST_PROXY"),
     *("BIND", "PORT", "WEB_CONCURRENCY"),
 }
 

@@ -35,6 +35,14 @@ def flag(name, default):
     return value in ("1", "true", "yes", "on")
 
 
+def whole(name, default):
+    """Return the variable `name` as a whole number."""
+    value = env(name, default)
+    if not (value.isascii() and value.isdigit()):
+        raise ImproperlyConfigured(f"{name} is {value!r}. Set it to a whole number.")
+    return int(value)
+
+
 def without_traceback(record):
     """Let a record of the log be one line."""
     record.exc_info = None
@@ -230,9 +238,9 @@ if TRUST_PROXY:
 if flag("HTTPS", "0"):
     SECURE_SSL_REDIRECT = True
     SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
-    # Browsers remember this for a year, for every subdomain, and nobody can take it back:
-    # begin with an hour, and set the other two when all of the domain speaks HTTPS.
-    SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
+    # Browsers remember this for so long, for every subdomain, and nobody can take it back. So it
+    # begins with an hour. Set it to a year, 31536000, when all of the domain speaks HTTPS.
+    SECURE_HSTS_SECONDS = whole("HSTS_SECONDS", "3600")
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
     SESSION_COOKIE_SECURE = True

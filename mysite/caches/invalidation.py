@@ -11,6 +11,10 @@ What can't even be written (the disk is full) waits in the memory of its process
 processes don't hear of that one, and may show an old page until its timeout. The same goes
 for a process that is killed in the moment between COMMIT and its invalidation.
 
+What Redis was told, it may forget: one that saves to disk, or a replica that takes over, comes
+back with what it held some time ago, the old name of a generation and its pages. So a Redis for
+caches saves nothing.
+
 The journal joins the processes that share the folder of the database. With a database
 server and several machines it belongs into a table.
 """
