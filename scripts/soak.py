@@ -192,9 +192,10 @@ class Soak:
             else:
                 dump = self.server.directory / "dump.rdb"
                 dump.unlink(missing_ok=True)
-                if fault != "killed":
-                    self.server.command("SAVE")
-                self.server.kill()
+                if fault == "killed":
+                    self.server.kill()
+                else:
+                    self.server.save_and_end()
                 time.sleep(choose.uniform(0, 2))
                 self.server.start()
             self.broken = False

@@ -27,8 +27,7 @@ def nothing(blog):
 
 def stopped(blog):
     """Redis ends, and comes back with the data it had."""
-    blog.server.command("SAVE")
-    blog.server.kill()
+    blog.server.save_and_end()
     return blog.server.start
 
 
@@ -122,9 +121,10 @@ def half_open(blog):
 
 
 def dns(blog):
-    """The host name of Redis is not found."""
+    """The host name of Redis is not found, and connections that there were are lost."""
     name = blog.hosts.read_text()
     blog.hosts.write_text("127.0.0.1 localhost\n")
+    blog.server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     return lambda: blog.hosts.write_text(name)
 
 
@@ -134,8 +134,10 @@ def wrong_type(blog):
     def overwrite():
         for number in range(4):
             with redis.Redis(port=blog.server.port, db=number) as client:
+                pipeline = client.pipeline()  # Takes less of the machine than one a key.
                 for key in client.scan_iter(count=10_000):
-                    client.pipeline().delete(key).lpush(key, "wrong").execute()
+                    pipeline.delete(key).lpush(key, "wrong")
+                pipeline.execute()
 
     return every_second(overwrite)
 
@@ -146,8 +148,10 @@ def garbage(blog):
     def overwrite():
         for number in range(4):
             with redis.Redis(port=blog.server.port, db=number) as client:
-                for turn, key in enumerate(list(client.scan_iter(count=10_000))):
-                    client.set(key, (os.urandom(500), b"\x80\x05.", b"\xc1\x01")[turn % 3])
+                pipeline = client.pipeline()
+                for turn, key in enumerate(client.scan_iter(count=10_000)):
+                    pipeline.set(key, (os.urandom(500), b"\x80\x05.", b"\xc1\x01")[turn % 3])
+                pipeline.execute()
 
     return every_second(overwrite)
 

@@ -10,6 +10,9 @@ from mysite import processes
 
 AUTHOR, PASSWORD = "author", "a password for tests"
 
+# For a Gunicorn whose Redis is well: a machine that pauses is no outage.
+PATIENT = {"DJANGO_SETTINGS_MODULE": "mysite.tests.patient_settings"}
+
 
 class Home(processes.Home):
     """A blog's folder, with an author. A context manager."""

@@ -10,6 +10,7 @@ from django_redis.exceptions import ConnectionInterrupted
 from mysite.caches import redis_caches
 from mysite.caches.client import breaker_behind
 from mysite.caches.serializer import SafeSerializer
+from mysite.testing import PATIENCE, timeouts
 from mysite.tests.test_pages import PagesTestCase
 
 
@@ -24,7 +25,7 @@ class LookTests(PagesTestCase):
         self.look()
 
     def plain_cache(self, url):
-        options = redis_caches(url)["site"]
+        options = redis_caches(url, **timeouts(PATIENCE))["site"]
         return RedisCache(options.pop("LOCATION"), options)
 
     def look(self, *keys):

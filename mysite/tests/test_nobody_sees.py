@@ -1,13 +1,14 @@
 """Whatever people do in whatever order, nobody sees what is not theirs."""
 
 import re
-from unittest import skipUnless
+from unittest import mock, skipUnless
 
 from django.contrib.auth.models import User
 from django.test import Client
 
 from blog.models import Comment, Tag
 from blog.tests import CacheTestCase
+from mysite.http import Request
 
 try:
     import hypothesis
@@ -20,6 +21,7 @@ PAGES = (
     *("/archive/", "/archive/2026/03/", "/search/?q=keys", "/search/?q=nonsense"),
     *("/posts/keys/comment/", "/admin/", "/admin/login/", "/admin/blog/post/", "/healthz"),
     *("/nonsense/", "/posts/nonsense/", "/about", "//about/"),
+    *("/watch/", "/watch/state", "/watch/events"),
 )
 NAMES = ("alma-the-author", "rufus-the-reader", "vera-the-visitor", "nobody")
 CSRF_TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="(\w+)"')
@@ -62,6 +64,8 @@ class NobodySeesTests(CacheTestCase):
 
     def setUp(self):
         super().setUp()
+        # As gunicorn makes them: see wsgi.py.
+        self.enterContext(mock.patch("django.test.client.WSGIRequest", Request))
         for number in range(11):  # A second page of the list.
             self.make_post("keys" if number == 0 else f"post-{number}")
         self.post = self.make_post("fragments", tags=("redis", "django"))

@@ -8,7 +8,7 @@ from django.test import SimpleTestCase
 from redis import Redis
 
 from mysite.tests.faults import RedisServer
-from mysite.tests.served import Gunicorn, Home
+from mysite.tests.served import PATIENT, Gunicorn, Home
 
 POST = "/posts/the-whole-site/"
 PAGES = ("/", POST, "/feed/", "/about/")
@@ -116,7 +116,8 @@ class PoisoningTestCase(SimpleTestCase):
         cls.home = cls.enterClassContext(Home())
         # Thousands of pages are built here, so they are short.
         cls.home.query("UPDATE blog_post SET body = 'Short.'")
-        cls.gunicorn = cls.enterClassContext(Gunicorn(cls.home, cls.server.url, **cls.environment))
+        environment = PATIENT | cls.environment
+        cls.gunicorn = cls.enterClassContext(Gunicorn(cls.home, cls.server.url, **environment))
         cls.host = b"127.0.0.1:%d" % cls.gunicorn.port
         cls.right = {path: cls.ask(path) for path in (*PAGES, "/?page=2")}
 
@@ -126,8 +127,8 @@ class PoisoningTestCase(SimpleTestCase):
         first = method + b" " + target + b" HTTP/1.1"
         host = b"Host: " + (cls.host if host is None else host)
         message = b"\r\n".join([first, host, b"Connection: close", *fields, b"", b""])
-        with closing(socket.create_connection(("127.0.0.1", cls.gunicorn.port), 5)) as connection:
-            connection.settimeout(5)
+        with closing(socket.create_connection(("127.0.0.1", cls.gunicorn.port), 30)) as connection:
+            connection.settimeout(30)
             connection.sendall(message)
             answer = b""
             try:

@@ -191,7 +191,7 @@ class RedisAwayTests(FeedTestCase):
             for _ in range(2 * QUEUE_LENGTH):
                 hung.put(an_event())
 
-        self.assertLess(perf_counter() - start, 1)
+        self.assertLess(perf_counter() - start, 5)
 
 
 class SettingsTests(FeedTestCase):
