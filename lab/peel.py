@@ -109,7 +109,7 @@ def drop(request, run):
     try:
         held = [level for level, entry in holds(request, run).items() if entry]
         if not held and breaker_of().is_open:
-            raise ConnectionInterrupted(connection=None)  # What a miss says when nobody asked.
+            raise ConnectionInterrupted(connection=None)  # Each level looks empty then.
         dropped = held if "all" in request.POST else held[:1]
         for level in dropped:
             drop_level(level, run)

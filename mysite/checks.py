@@ -12,15 +12,18 @@ from django.conf import settings
 from django.core.checks import Tags, Warning, register
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.exceptions import RedisError
 from redis.retry import Retry
+
+from mysite.caches import LEVELS, database_url
 
 CHECK_TIMEOUT = 0.25  # Seconds. Every manage.py command waits for its checks.
 
 
 def redis_problem(url):
     """
-    Return why the Redis at `url` is of no use, or None when it answers.
+    Return why the Redis at `url` is of no use, or None when it answers for each level.
 
     Takes CHECK_TIMEOUT at most. A thread asks, because a socket timeout counts for
     each address of a host, and not at all for looking up its name.
@@ -31,8 +34,12 @@ def redis_problem(url):
         nonlocal problem
         limits = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), CHECK_TIMEOUT)
         try:
-            with closing(Redis.from_url(url, **limits, retry=Retry(NoBackoff(), 0))) as client:
+            once = {"retry": Retry(NoBackoff(), 0), "single_connection_client": True}
+            with closing(Redis.from_url(url, **limits, **once)) as client:
                 client.ping()
+                for _, _, number, _ in LEVELS:
+                    database = parse_url(database_url(url, number)).get("db", 0)
+                    client.execute_command("SELECT", database)
             problem = None
         except (RedisError, OSError, UnicodeError) as error:
             problem = str(error).strip(".")
@@ -55,17 +62,14 @@ def redis_answers(app_configs, **kwargs):
 
     No error: pages answer without Redis, slowly.
     """
-    locations = [options.get("LOCATION") for options in settings.CACHES.values()]
-    levels = [url for url in locations if isinstance(url, str) and "://" in url]
-    for url in dict.fromkeys([settings.REDIS_URL, *levels]):
-        if problem := redis_problem(url):
-            return [
-                Warning(
-                    f"Redis at {without_password(url)} does not answer: {problem}.",
-                    hint="Pages are built anew each time. Start redis-server, set REDIS_URL, or "
-                    "let `python manage.py up` bring its own Redis. Each level needs a database "
-                    "of its own.",
-                    id="mysite.W001",
-                )
-            ]
-    return []
+    problem = redis_problem(settings.REDIS_URL)
+    if problem is None:
+        return []
+    return [
+        Warning(
+            f"Redis at {without_password(settings.REDIS_URL)} is of no use: {problem}.",
+            hint="Pages are built anew each time. Start redis-server, set REDIS_URL, or let "
+            "`python manage.py up` bring its own Redis. Each level needs a database of its own.",
+            id="mysite.W001",
+        )
+    ]

@@ -41,7 +41,7 @@ def visitor_address(request):
     with suppress(ValueError):
         ip = ip_address(address)
         if ip.version == 6 and ip.ipv4_mapped:
-            return str(ip.ipv4_mapped)  # Of a socket for both, BIND=[::].
+            return str(ip.ipv4_mapped)  # Of a socket for both versions.
         if ip.version == 6:
             return str(ip_network(f"{address}/64", strict=False))
     return address

@@ -57,12 +57,12 @@ def wait_until(condition, seconds=10):
 
 def free_port():
     """
-    Return a TCP port that nobody listens on, and that only who is told its number gets.
+    Return a TCP port that nobody listens on, and that no other process is given.
 
-    Two processes that ask at the same time would otherwise be given the same one, and a server
-    that is restarted could find its port taken by somebody's connection. On Linux a socket holds
-    it until give_back(), and a server may listen there beside it; elsewhere it is only free.
-    Nobody in this process is given it again: what it knows of the server there is of no other.
+    Two that ask at the same time would otherwise be given the same one, and a server that is
+    restarted could find its port taken by somebody's connection. On Linux a socket holds it until
+    give_back(), and a server may listen there beside it; elsewhere it is only free. It is never
+    the same twice in one process: the breaker of one server is not taken for another's.
     """
     while True:
         holder = socket.socket()

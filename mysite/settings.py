@@ -238,8 +238,8 @@ if TRUST_PROXY:
 if flag("HTTPS", "0"):
     SECURE_SSL_REDIRECT = True
     SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
-    # Browsers remember this for so long, for every subdomain, and nobody can take it back. So it
-    # begins with an hour. Set it to a year, 31536000, when all of the domain speaks HTTPS.
+    # For how long browsers remember the rest, for every subdomain, and nobody can take it back.
+    # So it is an hour at first, and a year, 31536000, when all of the domain speaks HTTPS.
     SECURE_HSTS_SECONDS = whole("HSTS_SECONDS", "3600")
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True

@@ -37,7 +37,8 @@ ENVIRONMENT = os.environ | {
     "PORT": str(PORT),
     "PROXY_PORT": str(PROXY_PORT),
     "COMPOSE_PROFILES": "",
-    "ALLOWED_HOSTS": "",
+    # Whoever runs this may have set them: empty, they are what compose says.
+    **dict.fromkeys(("ALLOWED_HOSTS", "LAB", "HTTPS", "HSTS_SECONDS", "TRUST_PROXY"), ""),
     "DOCKER_CLI_HINTS": "false",
 }
 COMPOSE = ["docker", "compose", "-p", PROJECT]

@@ -16,7 +16,7 @@ back with what it held some time ago, the old name of a generation and its pages
 caches saves nothing.
 
 The journal joins the processes that share the folder of the database. With a database
-server and several machines it belongs into a table.
+server and several machines it belongs in a table.
 """
 
 import contextlib

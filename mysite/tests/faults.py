@@ -49,11 +49,12 @@ class RedisServer:
         return self
 
     def answers(self):
-        """Return whether it answers a PING. Another server at its port is none of ours."""
+        """Return whether it answers a PING, and no other server at its port does."""
         if self.process.poll() is not None:
             raise AssertionError(f"redis-server ended with {self.process.returncode}")
         try:
-            return self.command("PING")
+            self.command("PING")  # INFO is answered while it loads, too.
+            return self.command("INFO", "server")["process_id"] == self.process.pid
         except redis.RedisError:
             return False
 

@@ -74,7 +74,7 @@ class RedisCheckTests(SimpleTestCase):
         self.assertRegex(problem, "(?i)no answer|timeout")
         self.assertLess(seconds, PATIENCE / 2)
 
-    def test_no_command_waits_for_longer_than_a_page_does(self):
+    def test_the_timeout_is_no_longer_than_that_of_a_page(self):
         self.assertLessEqual(CHECK_TIMEOUT, REDIS_TIMEOUT)
 
     def test_manage_py_warns_and_goes_on(self):

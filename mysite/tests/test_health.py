@@ -63,13 +63,16 @@ class HealthTests(SimpleTestCase):
         self.assertLess(min(again), TEST_TIMEOUT)
 
     def test_it_is_up_again_within_a_period_without_any_visitor(self):
+        self.assertLess(min(self.recovery() for _ in range(3)), PERIOD + 0.5)
+
+    def recovery(self):
+        """Return the seconds from the end of an outage until /healthz knows of it."""
         self.server.hang()
         self.assertEqual(self.redis(), "down")
         self.server.wake()
-
         start = time.monotonic()
         self.assertTrue(wait_until(lambda: self.redis() == "up"))
-        self.assertLess(time.monotonic() - start, PERIOD + 3 * TEST_TIMEOUT)
+        return time.monotonic() - start
 
     def test_checks_are_no_storm_of_probes(self):
         proxy = Proxy(self.server.port)

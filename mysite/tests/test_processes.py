@@ -11,7 +11,7 @@ from django.test import SimpleTestCase
 from mysite.processes import free_port, give_back
 from mysite.tests.faults import RedisServer
 
-IP_LOCAL_PORT_RANGE = 51  # Of Linux 6.3; Python has a name for it since 3.14.
+IP_LOCAL_PORT_RANGE = 51  # See ip(7). Linux has it since 6.3.
 
 
 class FreePortTests(SimpleTestCase):

@@ -191,7 +191,7 @@ class RedisUrlTests(SimpleTestCase):
             health = get(blog.port, "/healthz")[1]
 
             self.assertIn('"redis": "down"', health)
-            self.assertRegex(blog.text, f"(?m)^Warning: {NOBODY} does not answer")
+            self.assertRegex(blog.text, f"(?m)^Warning: {NOBODY} is of no use")
 
 
 class EnvironmentTests(SimpleTestCase):
@@ -264,7 +264,8 @@ class BadInputTests(SimpleTestCase):
     def test_an_option_that_is_no_number_is_named(self):
         for option in ("--port", "--workers"):
             with self.subTest(option):
-                self.assertOneLine(run("manage.py", "up", option, "0"), option)
+                done = run("manage.py", "up", option, "0", SECRET_KEY="key")
+                self.assertOneLine(done, option)
 
     def test_no_redis_on_this_platform(self):
         missing = RedisServerNotFound("No redis-server here.")

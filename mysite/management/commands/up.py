@@ -126,7 +126,7 @@ class Command(BaseCommand):
         self.stdout.write(f"Redis     {given} ({'private' if redis else 'from REDIS_URL'})")
         self.stdout.write(f"Database  {settings.DATABASES['default']['NAME']}")
         if not redis and (problem := redis_problem(settings.REDIS_URL)):
-            self.stderr.write(f"Warning: {given} does not answer, nothing is cached: {problem}.")
+            self.stderr.write(f"Warning: {given} is of no use, nothing is cached: {problem}.")
         if redis and (cli := find_redis_cli()):
             self.stdout.write("\nWhat each level keeps, once its page was opened:")
             for level, page, database in PAGES:
