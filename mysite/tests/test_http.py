@@ -3,6 +3,7 @@
 import socket
 from contextlib import ExitStack
 from copy import copy
+from urllib.parse import urlencode
 from wsgiref.util import setup_testing_defaults
 
 from django.conf import settings
@@ -80,6 +81,29 @@ class RequestTests(SimpleTestCase):
 
     def test_gunicorn_makes_requests_of_it(self):
         self.assertIs(application.request_class, Request)
+
+
+class TooMuchTests(CacheTestCase):
+    """Who sends too much is refused, and fills no log."""
+
+    def setUp(self):
+        super().setUp()
+        self.make_post("keys")
+
+    def test_too_much_is_one_line_of_the_log(self):
+        for name, form in (
+            ("TooManyFieldsSent", {f"field-{number}": "" for number in range(2000)}),
+            ("RequestDataTooBig", {"body": "x" * 3_000_000}),
+        ):
+            with self.subTest(name), self.assertLogs(f"django.security.{name}") as log:
+                response = self.client.post(
+                    "/posts/keys/comment/",
+                    urlencode(form),
+                    content_type="application/x-www-form-urlencoded",
+                )
+
+                self.assertEqual(response.status_code, 400)
+                self.assertEqual([record.exc_info for record in log.records], [None])
 
 
 class HeadersOfAllPagesTests(CacheTestCase):
