@@ -40,10 +40,9 @@ def visitor_address(request):
     address = forwarded.rpartition(",")[2].strip() or request.META["REMOTE_ADDR"]
     with suppress(ValueError):
         ip = ip_address(address)
-        if ip.version == 6 and ip.ipv4_mapped:
-            return str(ip.ipv4_mapped)  # Of a socket for both versions.
         if ip.version == 6:
-            return str(ip_network(f"{address}/64", strict=False))
+            # On a socket for both versions, IPv4 has a form of IPv6.
+            return str(ip.ipv4_mapped or ip_network(f"{address}/64", strict=False))
     return address
 
 

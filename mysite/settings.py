@@ -167,6 +167,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Errors and warnings to stderr, where a container's log is; by default they would be mailed.
 # https://docs.djangoproject.com/en/5.2/topics/logging/
+# Whoever looks for holes asks for hosts of all kinds, and sends too much: a line each.
 REFUSED = ("DisallowedHost", "RequestDataTooBig", "TooManyFieldsSent", "TooManyFilesSent")
 LOGGING = {
     "version": 1,
@@ -178,7 +179,6 @@ LOGGING = {
     "loggers": {
         "django": {"handlers": [], "level": "INFO"},
         "django.request": {"level": "ERROR"},  # A 404 is an answer, not a fault.
-        # Whoever looks for holes asks for hosts of all kinds, and sends too much. A line each.
         **{f"django.security.{name}": {"filters": ["brief"]} for name in REFUSED},
     },
 }

@@ -115,7 +115,6 @@ class Breaker:
         self._probe_lock = threading.Lock()
         self._prober = None
         self._may_pass = None  # The thread that may talk to Redis while the breaker is open.
-        self._fails_anew = False  # What this probe has redone is not all there is to redo.
 
     def state(self):
         """
@@ -210,7 +209,8 @@ class Breaker:
                 self._may_pass, self._error = None, description
                 return
             if self.is_open:
-                self._fails_anew = self._fails_anew or epoch is None
+                if epoch is None:
+                    self._may_pass = None  # A probe may have redone the rest already.
                 return  # Another call was first.
             if epoch not in (None, self.epoch):
                 return  # This one began too long ago to tell.
@@ -264,7 +264,7 @@ class Breaker:
             lock.release()
 
     def _probe(self):
-        self._may_pass, self._fails_anew = threading.get_ident(), False
+        self._may_pass = threading.get_ident()
         try:
             self._ping()
             for callback in _callbacks:
@@ -273,8 +273,7 @@ class Breaker:
         except Exception as error:
             self.fail(error)
         with self._lock:
-            answered = self._may_pass is not None and not self._fails_anew
-            self._may_pass = None
+            answered, self._may_pass = self._may_pass is not None, None
             if answered:
                 seconds = time.time() - self._since
                 self.is_open, self._since, self._prober = False, time.time(), None
