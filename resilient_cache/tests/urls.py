@@ -1,0 +1,3 @@
+"""URLs of the package's tests. Tests with views of their own set ROOT_URLCONF."""
+
+urlpatterns = []
