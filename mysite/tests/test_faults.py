@@ -1,7 +1,7 @@
 """
 The fault table as tests: gunicorn with 2 x 4 threads, 8 clients, and a Redis that fails for real.
 
-scripts/faults.py measures the same for longer and prints the figures.
+tools/faults.py measures the same for longer and prints the figures.
 """
 
 import itertools

@@ -1,9 +1,9 @@
 """
 The fault table: what each way in which Redis can fail does to the blog, for real.
 
-    python scripts/faults.py            all of it: before and now, about 27 minutes
-    python scripts/faults.py --now      without `before`, about 22
-    python scripts/faults.py --quick    only now, a minute, and no time is judged
+    python tools/faults.py            all of it: before and now, about 27 minutes
+    python tools/faults.py --now      without `before`, about 22
+    python tools/faults.py --quick    only now, a minute, and no time is judged
 
 gunicorn as it is shipped, 2 processes with 4 threads, and 8 clients with keep-alive
 connections, 4 to each process, that read every page while somebody comments and edits. Three
@@ -156,7 +156,7 @@ class Blog:
 
     def start(self, url, command=()):
         self.stop()
-        plain = {"DJANGO_SETTINGS_MODULE": "scripts.plain_settings", "CACHE_WATCH": "0"}
+        plain = {"DJANGO_SETTINGS_MODULE": "tools.plain_settings", "CACHE_WATCH": "0"}
         how = {"now": {}, "before": plain | {"CACHING": "plain"}, "off": plain | {"CACHING": "off"}}
         self.gunicorn = Gunicorn(
             self.home,

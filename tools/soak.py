@@ -1,7 +1,7 @@
 """
 Ten minutes of readers, comments, edits and a Redis that is killed and hung at random.
 
-    python scripts/soak.py [--seconds 600] [--seed 1]
+    python tools/soak.py [--seconds 600] [--seed 1]
 
 gunicorn as it is shipped, through real HTTP clients. Exits with status 1 unless no answer was
 a 5xx, each page of every level showed every edit, and each post every comment, accepted before

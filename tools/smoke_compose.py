@@ -1,7 +1,7 @@
 """
 Start docker-compose.yml as a visitor would, and check from outside what it promises.
 
-    python scripts/smoke_compose.py
+    python tools/smoke_compose.py
 
 Has its own project name, ports and volumes, and removes them, so it disturbs nothing that
 runs. Needs a Docker engine with Compose v2 and nothing else.

@@ -1,5 +1,5 @@
 """
-The blog without what mysite/caches adds, to compare with: see scripts/faults.py.
+The blog without what mysite/caches adds, to compare with: see tools/faults.py.
 
 CACHING=plain: django-redis as its documentation starts, with IGNORE_EXCEPTIONS, which
 pickles, waits 5 s an operation and knows no generations: a change empties every cache.
