@@ -1,0 +1,267 @@
+"""
+BACKEND = "resilient_cache.backend.RedisCache": django-redis that a site can depend on.
+
+It is django_redis.cache.RedisCache with other defaults and one rule: an error of Redis never
+escapes. Everything that django-redis documents for OPTIONS works here, too.
+"""
+
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import django_redis.cache
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django.core.exceptions import ImproperlyConfigured
+from django_redis.exceptions import ConnectionInterrupted
+from django_redis.pool import ConnectionFactory
+from redis.connection import Connection, parse_url
+from redis.exceptions import RedisError
+
+from resilient_cache import guard
+from resilient_cache.breaker import Breaker
+from resilient_cache.guard import MISSING
+
+# Seconds that connecting, or waiting for an answer, may take. A cache that needs longer than
+# the page it saves is no help. redis-py's own default is 5.
+REDIS_TIMEOUT = 0.25
+
+# What django-redis lets through, and what each answers when Redis is down.
+ALSO_QUIET = {
+    "touch": False,
+    "ttl": None,
+    "pttl": None,
+    "persist": False,
+    "expire": False,
+    "pexpire": False,
+    "expire_at": False,
+    "pexpire_at": False,
+    "incr_version": None,
+    "keys": [],
+    "delete_pattern": 0,
+}
+
+
+class PoolFactory(ConnectionFactory):
+    """
+    Gives each alias a pool of its own settings.
+
+    django-redis shares a pool between all aliases with the same URL, whatever their options.
+    Its docs name this method as the one to replace for that.
+    """
+
+    _own_pools: dict[str, Any] = {}
+
+    def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:
+        key = repr((sorted(params.items(), key=str), self.pool_cls, self.pool_cls_kwargs))
+        if key not in self._own_pools:
+            self._own_pools[key] = self.get_connection_pool(params)
+        return self._own_pools[key]
+
+
+DEFAULT_OPTIONS = {
+    "CLIENT_CLASS": "resilient_cache.client.Client",
+    "CONNECTION_FACTORY": "resilient_cache.backend.PoolFactory",
+    "CONNECTION_POOL_CLASS": "resilient_cache.breaker.BreakerPool",
+    "IGNORE_EXCEPTIONS": True,
+    "SERIALIZER": "resilient_cache.serializer.SafeSerializer",
+}
+
+
+class RedisCache(django_redis.cache.RedisCache):
+    """
+    A cache whose errors never escape and whose get_or_set() builds once.
+
+    OPTIONS["db"] is added to the database that LOCATION names, 0 if it names none. Raises
+    ImproperlyConfigured for a LOCATION that can't work.
+    """
+
+    # What reads the values of an alias that names no SERIALIZER, for tools that show values.
+    DEFAULT_SERIALIZER = DEFAULT_OPTIONS["SERIALIZER"]
+
+    def __init__(self, server: str | list[str], params: dict[str, Any]) -> None:
+        options = DEFAULT_OPTIONS | params.get("OPTIONS", {})
+        timeouts = {"socket_timeout": REDIS_TIMEOUT, "socket_connect_timeout": REDIS_TIMEOUT}
+        options["CONNECTION_POOL_KWARGS"] = timeouts | options.get("CONNECTION_POOL_KWARGS", {})
+        locations = [server] if isinstance(server, str) else list(server)
+        # As a list, because django-redis splits a text at each comma, also in a password.
+        locations = [database_url(url, options.get("db", 0)) for url in locations]
+        super().__init__(locations, params | {"OPTIONS": options})
+
+    @property
+    def breaker(self) -> Breaker:
+        """The circuit breaker of this alias's server."""
+        return self.client.get_client(write=True).connection_pool.breaker
+
+    def cache_event(self, what: str, key: str, version: Any = None) -> None:
+        """Tell an instrument what this cache knows of `key`. See README.md."""
+        self.client.cache_event(what, self.client.make_key(key, version=version))
+
+    def add(self, *args: Any, **kwargs: Any) -> bool | None:
+        """Store a value unless the key has one. None: Redis is down or refuses writes."""
+        if self.breaker.refuses_writes:
+            return None  # A full Redis would refuse each of a page's writes, one by one.
+        try:
+            return self.client.add(*args, **kwargs)
+        except ConnectionInterrupted:
+            return None
+
+    def set(self, *args: Any, **kwargs: Any) -> bool:
+        """Store a value. Return whether Redis has it now."""
+        if self.breaker.refuses_writes:
+            return False
+        try:
+            return self.client.set(*args, **kwargs)
+        except ConnectionInterrupted:
+            return False
+
+    def set_many(
+        self, data: dict[str, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None, **kwargs
+    ) -> list[str]:
+        """Store a dict of values. Return the keys that were not stored, as Django has it."""
+        try:
+            self.client.set_many(data, timeout, version, **kwargs)
+        except ConnectionInterrupted:
+            return list(data)
+        return []
+
+    def delete_many(self, keys: Any, version: Any = None, **kwargs: Any) -> int | None:
+        """Delete these keys. Return how many there were, or None if Redis did not do it."""
+        try:
+            return self.client.delete_many(keys, version, **kwargs)
+        except ConnectionInterrupted:
+            return None
+
+    def clear(self) -> bool | None:
+        """
+        Delete every key of this alias's database (FLUSHDB). Return None if Redis did not do it.
+
+        Two aliases in one database have to differ in more than the prefix: see the system checks.
+        """
+        try:
+            self.client.clear()
+        except ConnectionInterrupted:
+            return None
+        return True
+
+    def get_or_set(
+        self, key: str, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None
+    ) -> Any:
+        """
+        Return the value at `key`. If it is missing, store and return `default`.
+
+        If `default` can be called, it is: once, for all requests that miss at the same time.
+        In the last tenth of the timeout (at most 10 s) one request builds the next value. What
+        is stored is the plain value, which get() reads.
+        """
+        value, lock = guard.run(self._turn(key, timeout, version))
+        if value is not MISSING:
+            return value
+        try:
+            value = default() if callable(default) else default
+            stored = self.set(key, value, timeout, version)
+        except BaseException:
+            if lock:
+                lock.release(stored=False)
+            raise
+        if lock:
+            lock.release(bool(stored))
+        return value
+
+    async def aget_or_set(
+        self, key: str, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None
+    ) -> Any:
+        """get_or_set() for async views. `default` may be an async function."""
+        value, lock = await guard.arun(self._turn(key, timeout, version))
+        if value is not MISSING:
+            return value
+        release = sync_to_async(lock.release, thread_sensitive=False) if lock else None
+        try:
+            if iscoroutinefunction(default):
+                value = await default()
+            else:
+                value = default() if callable(default) else default
+            stored = await sync_to_async(self.set, thread_sensitive=False)(
+                key, value, timeout, version
+            )
+        except BaseException:
+            if release:
+                await release(stored=False)
+            raise
+        if release:
+            await release(bool(stored))
+        return value
+
+    def _turn(self, key: str, timeout: Any, version: Any) -> guard.Turn:
+        if version is None:
+            version = self.version
+        seconds = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+        before_its_end = 1000 * guard.early(seconds) if seconds else 0
+        looks = 0
+
+        def look() -> guard.Look:
+            nonlocal looks
+            looks += 1
+            try:
+                value, ttl = self.client.get_with_ttl(key, MISSING, version)
+            except ConnectionInterrupted:
+                return MISSING, False, None
+            if looks > 1:
+                self.cache_event("again", key, version)
+            return value, 0 <= ttl <= before_its_end and value is not MISSING, None
+
+        def steps() -> guard.Turn:
+            return (yield from guard.turn(self, lambda: str(key), look, look(), version=version))
+
+        return steps()
+
+
+def _quiet(name: str, answer: Any) -> Any:
+    method = getattr(django_redis.cache.RedisCache, name)
+
+    def call(self: RedisCache, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except (RedisError, ConnectionInterrupted):
+            return answer
+
+    call.__name__, call.__doc__ = name, method.__doc__
+    return call
+
+
+for _name, _answer in ALSO_QUIET.items():
+    setattr(RedisCache, _name, _quiet(_name, _answer))
+
+
+def database_url(url: str, number: int = 0) -> str:
+    """
+    Return `url` with its database, 0 if it names none, raised by `number`.
+
+    Raises ImproperlyConfigured, without the password, for a URL that redis-py can't use.
+    """
+    scheme, separator, rest = url.partition("://")
+    url = f"{scheme.lower()}{separator}{rest}"
+    try:
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        if parts.scheme == "unix" and parts.path.strip("/"):
+            query["db"] = str(int(query.get("db") or 0) + number)
+            # urlunsplit() would write unix:/path.
+            result = f"unix://{parts.netloc}{parts.path}?{urlencode(query)}"
+        elif parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0:
+            database = int(query.pop("db", None) or parts.path.strip("/") or 0) + number
+            result = parts._replace(path=f"/{database}", query=urlencode(query)).geturl()
+        else:
+            raise ValueError("It is not of one of these forms.")
+        options = parse_url(result)
+        if options.get("decode_responses"):
+            raise ValueError("decode_responses would break every value: they are bytes.")
+        # This connects to nothing, and complains about unknown options.
+        options.pop("connection_class", Connection)(**options)
+    except (ValueError, TypeError) as error:
+        reason = str(error).rpartition("__init__() ")[2]
+        raise ImproperlyConfigured(
+            f"The URL of Redis is not usable: {reason} It takes "
+            "redis://[[user]:password@]host[:port][/database], rediss:// with the same, or "
+            "unix:///path/to/redis.sock, with options of redis-py behind a question mark."
+        ) from None
+    return result

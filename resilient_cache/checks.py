@@ -1,0 +1,139 @@
+"""System checks for what can be set up wrongly. Each says what to do."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.cache import caches
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.middleware import cache as django_cache
+from django.utils.module_loading import import_string
+
+from resilient_cache.backend import RedisCache
+from resilient_cache.conf import conf
+
+BACKEND = "resilient_cache.backend.RedisCache"
+UPDATE = "resilient_cache.pages.UpdateCacheMiddleware"
+FETCH = "resilient_cache.pages.FetchFromCacheMiddleware"
+
+
+@register(Tags.caches)
+def check_caches(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check CACHES and RESILIENT_CACHE."""
+    problems: list[CheckMessage] = []
+    try:
+        conf()
+    except ImproperlyConfigured as error:
+        problems.append(Error(str(error), hint="Correct the name.", id="resilient_cache.E001"))
+    places: dict[Any, list[str]] = {}
+    for alias in settings.CACHES:
+        try:
+            cache = caches[alias]
+            if not isinstance(cache, RedisCache):
+                continue
+            kwargs_ = cache.client.get_client(write=True).connection_pool.connection_kwargs
+        except (ImproperlyConfigured, ImportError, TypeError, ValueError) as error:
+            problems.append(
+                Error(
+                    f"CACHES[{alias!r}] can't be used: {error}",
+                    hint="Correct its LOCATION and OPTIONS.",
+                    id="resilient_cache.E002",
+                )
+            )
+            continue
+        server = kwargs_.get("path") or (kwargs_.get("host"), kwargs_.get("port"))
+        places.setdefault((server, kwargs_.get("db")), []).append(alias)
+    for (_, database), aliases in places.items():
+        if len(aliases) > 1:
+            problems.append(
+                Warning(
+                    f"The aliases {', '.join(map(repr, aliases))} share database {database}: "
+                    "clear() of one empties them all.",
+                    hint='Give each its own OPTIONS["db"], a number that is added to the '
+                    "database of LOCATION.",
+                    id="resilient_cache.W001",
+                )
+            )
+    return problems
+
+
+@register(Tags.caches)
+def check_middleware(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check the whole-site level: both classes, in their order, on an alias with the BACKEND."""
+    problems: list[CheckMessage] = []
+    classes = {}
+    for place, path in enumerate(settings.MIDDLEWARE):
+        try:
+            classes[place] = import_string(path)
+        except ImportError:  # Django says so itself.
+            continue
+    of = {
+        path: [place for place, kind in classes.items() if kind is import_string(path)]
+        for path in (UPDATE, FETCH)
+    }
+    updates, fetches = of[UPDATE], of[FETCH]
+    if bool(updates) != bool(fetches):
+        there, missing = (UPDATE, FETCH) if updates else (FETCH, UPDATE)
+        problems.append(
+            Error(
+                f"MIDDLEWARE has {there} without {missing}, so no page is cached.",
+                hint=f"Add {UPDATE} near the top and {FETCH} at the end.",
+                id="resilient_cache.E003",
+            )
+        )
+    elif updates and updates[0] > fetches[0]:
+        problems.append(
+            Error(
+                f"{FETCH} stands above {UPDATE} in MIDDLEWARE, so no page is cached.",
+                hint=f"Move {UPDATE} up: responses pass MIDDLEWARE from the bottom to the top.",
+                id="resilient_cache.E004",
+            )
+        )
+    elif updates:
+        late = [
+            path
+            for path in settings.MIDDLEWARE[: updates[0]]
+            if path.endswith((".SessionMiddleware", ".LocaleMiddleware"))
+        ]
+        if late:
+            problems.append(
+                Warning(
+                    f"{', '.join(late)} stands above {UPDATE}: its `Vary` header comes too late, "
+                    "and one visitor's page can be shown to another.",
+                    hint=f"Move {UPDATE} above it.",
+                    id="resilient_cache.W002",
+                )
+            )
+    mixed = [
+        path
+        for place, path in enumerate(settings.MIDDLEWARE)
+        if (kind := classes.get(place)) is not None
+        and kind in (django_cache.UpdateCacheMiddleware, django_cache.FetchFromCacheMiddleware)
+    ]
+    if mixed and (updates or fetches):
+        problems.append(
+            Error(
+                f"MIDDLEWARE mixes {', '.join(mixed)} with the classes of resilient_cache.",
+                hint="Use both classes of resilient_cache.pages.",
+                id="resilient_cache.E005",
+            )
+        )
+    alias = settings.CACHE_MIDDLEWARE_ALIAS
+    backend = settings.CACHES.get(alias, {}).get("BACKEND")
+    if updates and backend != BACKEND and not _is_protected(backend):
+        problems.append(
+            Warning(
+                f"The whole-site level uses the alias {alias!r}, whose BACKEND is {backend}.",
+                hint=f"With BACKEND = {BACKEND!r} a Redis that is down is no error page, and of "
+                "many requests that miss, one builds.",
+                id="resilient_cache.W003",
+            )
+        )
+    return problems
+
+
+def _is_protected(backend: str | None) -> bool:
+    try:
+        return backend is not None and issubclass(import_string(backend), RedisCache)
+    except ImportError:
+        return False

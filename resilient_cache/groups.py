@@ -1,0 +1,214 @@
+"""
+Groups: invalidation of any number of entries by one write.
+
+A group has a version, an int in the cache at `group:<name>`. What belongs to the group is
+stored with the version that was current before it was built, and counts only while that
+version is current. invalidate() moves the group to its next version: one round trip for each
+alias, whether ten or a hundred thousand entries carry the old one. They are never served again
+and expire by themselves.
+
+- A slow reader can't put an old value back: its value carries the old version.
+- Versions are random, so a version that was evicted never comes back.
+- A path is the group of all pages at this path: invalidate("/about/").
+"""
+
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import Iterable
+from urllib.parse import quote, unquote
+
+from django.conf import settings
+from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
+from django.db import transaction
+
+from resilient_cache.breaker import Breaker, on_close
+from resilient_cache.compat import waiting_callbacks
+
+logger = logging.getLogger("resilient_cache")
+
+# Seconds that a version lives after it was last used to store something. Longer than any
+# entry: a version that is gone matches no entry.
+VERSION_TIMEOUT = 48 * 60 * 60
+# Seconds that a version lives while nothing is stored under it. A client can ask for any path,
+# and each has a version.
+UNUSED_VERSION_TIMEOUT = 60
+# Seconds after which a failover can't have lost an invalidation any more.
+RECENT = 60
+# How many groups a process remembers that Redis did not take. With more, it empties the cache.
+MOST_OWED = 1000
+# The longest name that becomes part of a key as it is. Memcached takes keys of 250 bytes.
+MOST_BYTES = 200
+
+
+class NotInvalidated(Exception):
+    """Redis did not take an invalidation, so it is not read until it has taken it."""
+
+
+def bounded(name: str) -> str:
+    """Return `name` as part of a key: no spaces or control characters, at most 200 bytes."""
+    name = quote(name, safe="!$&'()*+,/:;=?@[]~%|")
+    if len(name) > MOST_BYTES:
+        name = f"{name[:120]}~{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+    return name
+
+
+def group_key(group: str) -> str:
+    """
+    Return the cache key of a group's version. Raises ValueError for a name that is not one.
+
+    >>> group_key("post:keys")
+    'group:post:keys'
+    """
+    if not isinstance(group, str) or not group:
+        raise ValueError(f"A group is a text with at least one character, not {group!r}.")
+    if group.startswith("/"):
+        return path_key(unquote(group))  # What reverse() gives is quoted.
+    return f"group:{bounded(quote(group, safe='!$&()*+,/:;=?@[]~'))}"
+
+
+def path_key(path: str) -> str:
+    """Return the key of the group that all pages at `path` (as request.path has it) belong to."""
+    return f"group:{bounded(quote(path))}"
+
+
+def new_version() -> int:
+    """Return a version that no entry has."""
+    return secrets.randbits(62)
+
+
+def version(group: str, cache: str = "default") -> int:
+    """
+    Return the group's version, for `cache.get_or_set(..., version=version("posts"))`.
+
+    Within a transaction that will invalidate the group, and where the cache is down, it is a
+    fresh version each time: the value is then built, and not found by anybody else.
+    """
+    key = group_key(group)
+    if key in pending():
+        return new_version()
+    backend = caches[cache]
+    current = backend.get(key)
+    if type(current) is not int:
+        backend.add(key, new_version(), VERSION_TIMEOUT)
+        current = backend.get(key)
+    return current if type(current) is int else new_version()
+
+
+def versions(
+    cache: BaseCache, keys: Iterable[str], found: dict[str, object]
+) -> tuple[int, ...] | None:
+    """
+    Return the versions at `keys` from what get_many() `found`, or None if one is missing.
+
+    A missing one is made; the caller looks again before it builds.
+    """
+    current = tuple(found.get(key) for key in keys)
+    for key, value in zip(keys, current, strict=True):
+        if type(value) is not int:
+            cache.add(key, new_version(), UNUSED_VERSION_TIMEOUT)
+    return current if all(type(value) is int for value in current) else None  # type: ignore[return-value]
+
+
+def invalidate(*groups: str) -> None:
+    """
+    Invalidate everything in these groups, at every alias in CACHES, now.
+
+    Raises ValueError for a name that is not one, and nothing when Redis is down: then this
+    process does it before it reads from Redis again.
+    """
+    keys = {group_key(group) for group in groups}
+    _recent.update(dict.fromkeys(keys, time.monotonic()))
+    for old in [key for key, at in _recent.copy().items() if at < time.monotonic() - RECENT]:
+        _recent.pop(old, None)
+    for alias in settings.CACHES:
+        _invalidate_at(alias, keys)
+
+
+class Invalidation:
+    """An invalidation that waits for COMMIT."""
+
+    def __init__(self, groups: Iterable[str]) -> None:
+        self.groups = tuple(groups)
+        self.keys = frozenset(map(group_key, self.groups))
+        self.is_done = False
+
+    def __call__(self) -> None:
+        self.is_done = True
+        invalidate(*self.groups)
+
+
+def invalidate_on_commit(*groups: str, using: str | None = None) -> None:
+    """
+    Invalidate these groups after COMMIT, or at once where no transaction is open.
+
+    Any earlier, another request could store the old row again. Until COMMIT or ROLLBACK this
+    thread neither reads nor stores anything of these groups: it would see its own change, or
+    show it to others. Raises ValueError for a name that is not one.
+    """
+    transaction.on_commit(Invalidation(groups), using=using)
+
+
+def pending() -> frozenset[str]:
+    """Return the keys of the groups that this thread will invalidate at COMMIT."""
+    waiting = [
+        callback.keys
+        for callback in waiting_callbacks()
+        if isinstance(callback, Invalidation) and not callback.is_done
+    ]
+    return frozenset().union(*waiting) if waiting else frozenset()
+
+
+# Groups that Redis did not take, for each alias, and the ones of the last minute (key: time).
+_owed: dict[str, set[str]] = {}
+_recent: dict[str, float] = {}
+
+
+def owed() -> dict[str, set[str]]:
+    """Return for each alias the keys of the groups that this process has yet to invalidate."""
+    return {alias: set(keys) for alias, keys in _owed.items() if keys}
+
+
+def _invalidate_at(alias: str, keys: Iterable[str]) -> None:
+    cache, keys = caches[alias], set(keys)
+    if _write(cache, keys):
+        return
+    owed = _owed.setdefault(alias, set())
+    owed |= keys
+    # Nothing is read until it is done.
+    cache.breaker.fail(NotInvalidated(f"{len(keys)} groups of {alias!r} are not invalidated"))
+
+
+def _write(cache: BaseCache, keys: set[str]) -> bool:
+    """Give the groups new versions. Return whether the cache has taken that."""
+    if not cache.set_many({key: new_version() for key in keys}, VERSION_TIMEOUT):
+        return True
+    # A full Redis refuses SET and takes DEL. A version that is missing matches no entry. Only
+    # a cache that hides its errors answers with keys that failed, and None for this one.
+    return cache.delete_many(keys) is not None
+
+
+@on_close
+def invalidate_again(breaker: Breaker) -> None:
+    """
+    Invalidate what Redis did not take, and the groups of the last minute again.
+
+    A failover loses the latest writes, and invalidations can be among them.
+    """
+    for alias in settings.CACHES:
+        cache = caches[alias]
+        if getattr(cache, "breaker", None) is not breaker:
+            continue
+        owed = _owed.get(alias, set()).copy()
+        since = time.monotonic() - RECENT
+        keys = owed | {key for key, at in _recent.copy().items() if at >= since}
+        if len(keys) > MOST_OWED:
+            done = cache.clear() is not None
+        else:
+            done = not keys or _write(cache, keys)
+        if not done:
+            raise NotInvalidated(f"{len(keys)} groups of {alias!r} are not invalidated")
+        if owed:
+            _owed[alias] -= owed

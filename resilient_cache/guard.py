@@ -1,0 +1,252 @@
+"""
+A guard against stampedes (dogpile, thundering herd): of all requests that miss, one builds.
+
+The request that misses tries to take a lock: a key beside the value's, set with add() and a
+timeout.
+
+- With the lock it looks once more, because the value may have been stored since. Without
+  this second look every request that missed would build after all, one after the other.
+- Without the lock it waits until the value is there, and takes it.
+- In the last part of a value's time, one request takes the lock and builds the next value.
+  The others get the value that is still valid, and no request waits.
+
+Waiting is bounded. A request waits no longer than the last build took, plus EXTRA_WAIT seconds;
+then it builds for itself. No more than RESILIENT_CACHE["MAX_WAITING"] threads of a process wait.
+Where the cache takes no lock (Redis is down or full) the value is built at once.
+
+It works on any of Django's cache backends.
+"""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from asgiref.local import Local
+from asgiref.sync import sync_to_async
+from django.core.cache.backends.base import BaseCache
+from django.core.signals import request_finished
+from django.dispatch import receiver
+
+from resilient_cache.conf import conf
+
+# Seconds. If the process that builds is killed, its lock ends after this time.
+LOCK_TIMEOUT = 10
+# Seconds that a request waits where it is unknown how long the last build took, and the
+# seconds that it waits longer than that build otherwise.
+FIRST_WAIT, EXTRA_WAIT = 2.0, 0.3
+# Seconds between two looks at a lock: the first pause, and what the pauses grow to.
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.05
+# What a lock holds for ABANDONED_TIMEOUT seconds when there is nothing to wait for.
+ABANDONED, ABANDONED_TIMEOUT = "abandoned", 1
+# Seconds for which a page that could not be stored is built without a lock.
+UNSTORABLE_TIMEOUT = 60
+
+MISSING: Any = object()
+
+# (value or MISSING, whether it is time to build the next one, how long the last build took)
+Look = tuple[Any, bool, float | None]
+
+
+class Memory:
+    """What this process knows of the latest 1,000 keys. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, float] = {}
+
+    def __setitem__(self, key: str, value: float) -> None:
+        if len(self._values) >= 1000:
+            self._values.clear()
+        self._values[key] = value
+
+    def get(self, key: str, default: float) -> float:
+        return self._values.get(key, default)
+
+
+_build_seconds = Memory()
+_unstorable_until = Memory()  # time.monotonic()
+
+
+class Lock:
+    """The lock for one key. It ends with the request that holds it, at the latest."""
+
+    def __init__(self, cache: BaseCache, key: str, version: Any = None) -> None:
+        self.cache, self.version, self.value_key = cache, version, key
+        self.key = f"lock:{key}"
+        self.token = secrets.token_hex(8)
+        self.began = 0.0
+        self.is_held = False
+
+    def acquire(self) -> bool | None:
+        """Return whether it is ours now. None: the cache takes no lock, so do without."""
+        taken = self.cache.add(self.key, self.token, LOCK_TIMEOUT, version=self.version)
+        if taken:
+            self.began, self.is_held = time.monotonic(), True
+            _held.locks = [lock for lock in getattr(_held, "locks", []) if lock.is_held] + [self]
+        return None if taken is None else bool(taken)
+
+    def holder(self) -> Any:
+        """Return the token of the request that holds it, ABANDONED, or None."""
+        return self.cache.get(self.key, version=self.version)
+
+    def release(self, stored: bool = True) -> None:
+        """
+        Let go of the lock. Without a stored value, all requests that wait go on at once.
+
+        Only the holder's own token is deleted. Between the look and the deletion the lock can
+        expire and be taken by another request: then a second request may build, once.
+        """
+        if not self.is_held:
+            return
+        self.is_held = False
+        if stored:
+            _build_seconds[self.key] = time.monotonic() - self.began
+        else:
+            _unstorable_until[self.key] = time.monotonic() + UNSTORABLE_TIMEOUT
+        if self.holder() == self.token:
+            if stored:
+                self.cache.delete(self.key, version=self.version)
+            else:
+                self.cache.set(self.key, ABANDONED, ABANDONED_TIMEOUT, version=self.version)
+
+
+_held = Local()
+
+
+@receiver(request_finished)
+def release_locks(**kwargs: Any) -> None:
+    """Release what a request still holds: its response was never stored, or never rendered."""
+    for lock in getattr(_held, "locks", []):
+        lock.release(stored=False)
+    _held.locks = []
+
+
+class _Waiting:
+    """Counts the threads of this process that wait."""
+
+    def __init__(self) -> None:
+        self._count, self._mutex = 0, threading.Lock()
+
+    def enter(self) -> bool:
+        with self._mutex:
+            if self._count >= conf()["MAX_WAITING"]:
+                return False
+            self._count += 1
+            return True
+
+    def leave(self) -> None:
+        with self._mutex:
+            self._count -= 1
+
+
+_waiting = _Waiting()
+
+
+def cache_event(cache: BaseCache, what: str, key: str, version: Any = None) -> None:
+    """Tell an instrument what the cache knows of `key` and Redis does not. See README.md."""
+    if tell := getattr(cache, "cache_event", None):
+        tell(what, key, version=version)
+
+
+Turn = Generator[float, None, tuple[Any, Lock | None]]
+
+
+def turn(
+    cache: BaseCache,
+    key_of: Callable[[], str],
+    look: Callable[[], Look],
+    first: Look,
+    *,
+    version: Any = None,
+) -> Turn:
+    """
+    Return (value, None), or (MISSING, lock) if the caller is to build.
+
+    A generator: it yields the seconds to sleep, so that run() can serve threads and arun() the
+    event loop. `look()` reads the cache; `first` is what it gave the first time. `key_of()` is
+    asked after each look, because a page that varies has a key for each variant. (MISSING, None)
+    means: build, without a lock.
+    """
+    value, is_due, seconds = first
+    waits_until: float | None = None
+    try:
+        while True:
+            if value is not MISSING and not is_due:
+                return value, None
+            lock = Lock(cache, key_of(), version)
+            if value is MISSING and time.monotonic() < _unstorable_until.get(lock.key, 0):
+                return MISSING, None
+            taken = lock.acquire()
+            if taken is None:
+                return value, None
+            if taken:
+                # Another request may have stored it between our first look and our lock.
+                value, is_due, _ = look()
+                if value is not MISSING and not is_due:
+                    lock.release()
+                    return value, None
+                if lock.key == f"lock:{key_of()}":
+                    return MISSING, lock
+                lock.release()  # It varies, as the second look has told: another key.
+                continue
+            if value is not MISSING:
+                return value, None  # Another request builds the next one.
+            now = time.monotonic()
+            if waits_until is None:
+                if not _waiting.enter():
+                    return MISSING, None
+                waits_until = now + (
+                    FIRST_WAIT
+                    if (took := seconds or _build_seconds.get(lock.key, 0)) == 0
+                    else took + EXTRA_WAIT
+                )
+            holder, pause = lock.holder(), FIRST_PAUSE
+            while holder is not None and holder != ABANDONED and now < waits_until:
+                yield min(pause, waits_until - now)
+                pause = min(pause * 1.5, LONGEST_PAUSE)
+                now, before, holder = time.monotonic(), holder, lock.holder()
+                if holder != before:
+                    break
+            if holder == ABANDONED or now >= waits_until:
+                return MISSING, None
+            value, is_due, _ = look()
+            if value is not MISSING:
+                cache_event(cache, "collapsed", key_of(), version)
+                return value, None
+    finally:
+        if waits_until is not None:
+            _waiting.leave()
+
+
+def run(steps: Turn) -> tuple[Any, Lock | None]:
+    """Run turn() in a thread."""
+    while True:
+        try:
+            pause = next(steps)
+        except StopIteration as end:
+            return end.value
+        time.sleep(pause)
+
+
+async def arun(steps: Turn) -> tuple[Any, Lock | None]:
+    """Run turn() beside the event loop: neither a cache call nor a sleep blocks it."""
+    import asyncio
+
+    def step() -> tuple[float | None, Any]:
+        try:
+            return next(steps), None
+        except StopIteration as end:
+            return None, end.value
+
+    while True:
+        # Not thread-sensitive: Django has one such thread for all requests.
+        pause, result = await sync_to_async(step, thread_sensitive=False)()
+        if pause is None:
+            return result
+        await asyncio.sleep(pause)
+
+
+def early(timeout: float) -> float:
+    """Return the seconds before its end in which a value with this timeout is built anew."""
+    return 0 if timeout < 5 else min(10, timeout / 10)

@@ -1,0 +1,61 @@
+"""The URL and the cache key of a page: bounded, however many ways there are to ask for it."""
+
+from collections.abc import Sequence
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.http import HttpRequest, QueryDict
+from django.utils.timezone import get_current_timezone_name
+from django.utils.translation import get_language
+
+from resilient_cache.conf import conf
+from resilient_cache.groups import bounded
+
+DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+def page_url(request: HttpRequest, query: Sequence[str] | None = None) -> str | None:
+    """
+    Return the URL that a page is cached under, or None: pages of this port are not cached.
+
+    The host gets one spelling, and with `query` the other parameters are left out, for the view
+    as well: what a page can't show can't get into the cache.
+    """
+    if request.encoding is not None:
+        # A Content-Type on a GET can claim another charset, in which the query reads otherwise.
+        request.encoding = None
+    host = request.get_host()
+    name, port = _split_port(host)
+    name = name.lower().rstrip(".")
+    own_port, ports = request.get_port(), conf()["PORTS"]
+    if port and ports is not None and port not in (*map(str, ports), own_port):
+        return None
+    one_spelling = name if port in ("", DEFAULT_PORTS.get(request.scheme)) else f"{name}:{port}"
+    if one_spelling != host and "HTTP_HOST" in request.META:
+        request.META["HTTP_HOST"] = one_spelling
+    given = request.META.get("QUERY_STRING", "")
+    if query is not None and given:
+        parameters = QueryDict(given)
+        # The value that request.GET[name] gives: the last one.
+        wanted = urlencode([(n, parameters[n]) for n in query if n in parameters])
+        if wanted != given:
+            request.META["QUERY_STRING"] = wanted
+            request.GET = QueryDict(wanted)
+    return f"{request.scheme}://{one_spelling}{request.get_full_path()}"
+
+
+def _split_port(host: str) -> tuple[str, str]:
+    name, separator, port = host.rpartition(":")
+    if not separator or not port.isdigit():  # A name, or an IPv6 address in brackets.
+        return host, ""
+    return name, str(int(port))
+
+
+def page_key(url: str, prefix: str, request: HttpRequest) -> str:
+    """Return the cache key of the page at `url`, as this request would see it."""
+    key = f"{prefix}:{url}" if prefix else url
+    if settings.USE_I18N:
+        key += f"|{getattr(request, 'LANGUAGE_CODE', None) or get_language()}"
+    if settings.USE_TZ and (zone := get_current_timezone_name()) != settings.TIME_ZONE:
+        key += f"|{zone}"
+    return f"page:{bounded(key)}"
