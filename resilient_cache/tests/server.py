@@ -114,7 +114,7 @@ class RedisServer:
     @contextlib.contextmanager
     def client(self, **options: Any) -> Iterator[redis.Redis]:
         """Return a plain client of redis-py, for what a test does behind the cache's back."""
-        options = {"retry": Retry(NoBackoff(), 0), "socket_timeout": 20} | options
+        options = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "socket_timeout": 20} | options
         with redis.Redis(port=self.port, **options) as client:
             yield client
 

@@ -1,0 +1,290 @@
+"""
+The state of a circuit breaker: is this Redis server up, and when may it be used again?
+
+breaker.py connects it to redis-py.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.connection import ConnectionPool
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    ConnectionError,
+    InvalidResponse,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TimeoutError,
+)
+from redis.retry import Retry
+
+from resilient_cache.compat import connection_options, server_message
+from resilient_cache.log import Quiet, hidden_error
+
+# Seconds from one probe to the next. Each process probes for itself.
+PERIOD = 0.5
+
+# Seconds after a refused write (OOM) in which refuses_writes is true.
+WRITE_PAUSE = 0.5
+
+# The DEL of this key changes nothing. It shows whether a server takes writes again.
+PROBE_KEY = "resilient_cache:probe"
+
+# Errors that mean "not this server". AskError includes MOVED, ClusterDownError includes
+# MASTERDOWN. OSError is what a socket raises while it connects.
+OUTAGES = (
+    ConnectionError,
+    TimeoutError,
+    OSError,
+    InvalidResponse,
+    ReadOnlyError,
+    ClusterDownError,
+    AskError,
+)
+# The same for errors without a class in redis-py. A server that can't save to its disk, or has
+# too few replicas, takes no writes at all. A server that is BUSY runs a script for too long.
+OUTAGE_CODES = {"MISCONF", "NOREPLICAS", "BUSY"}
+
+Callback = TypeVar("Callback", bound=Callable[["Breaker"], object])
+
+
+class BreakerOpen(ConnectionError):
+    """Redis was not asked, because it failed a moment ago."""
+
+
+def is_outage(error: object) -> bool:
+    """
+    Return whether `error` means that this server can't be used.
+
+    A server that refuses all writes is one: nothing on it could be invalidated, so nothing
+    may be read from it. A new connection may reach another server, as after a failover.
+    """
+    if isinstance(error, OUTAGES):
+        return True
+    return isinstance(error, ResponseError) and (
+        server_message(error).split(" ", 1)[0] in OUTAGE_CODES
+    )
+
+
+class Breaker:
+    """What this process knows about one Redis server. Safe to use from any thread."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.period = PERIOD
+        self.pool: ConnectionPool | None = None  # The probe connects as this pool does.
+        self.is_open = False
+        # How often the breaker has opened. A call or a connection that began in an earlier
+        # epoch proves nothing about the server as it is now.
+        self.epoch = 0
+        self._error = ""
+        self._since = time.time()
+        self._needs_write = False  # Whether a probe must find that Redis takes writes.
+        self._writes_refused_until = 0.0  # By time.monotonic().
+        self._log, self._callback_log = Quiet(1), Quiet(60)
+        self._opening_is_logged = False
+        self.forget_threads()
+
+    def forget_threads(self) -> None:
+        """Start with new locks and no thread, as a forked child has to."""
+        self._lock = threading.Lock()
+        self._probe_lock = threading.Lock()
+        self._prober: threading.Thread | None = None
+        # The thread that may talk to Redis while the breaker is open: the one that probes.
+        # It loses this permission when anything fails meanwhile.
+        self._allowed: int | None = None
+
+    def state(self) -> dict[str, Any]:
+        """Return {"redis": "up" or "down", "since": Unix time, "error": text or None}."""
+        with self._lock:
+            redis, error = ("down", self._error) if self.is_open else ("up", None)
+            return {"redis": redis, "since": self._since, "error": error}
+
+    @property
+    def refuses_writes(self) -> bool:
+        """Whether Redis refused to store something less than WRITE_PAUSE seconds ago."""
+        return time.monotonic() < self._writes_refused_until
+
+    def check(self) -> None:
+        """Raise BreakerOpen unless this thread may talk to Redis now."""
+        if self.is_open and self._allowed != threading.get_ident():
+            self._start_prober()
+            raise BreakerOpen(f"Redis at {self.address} is considered down ({self._error})")
+
+    def fail(
+        self, error: BaseException, epoch: int | None = None, pool: ConnectionPool | None = None
+    ) -> None:
+        """
+        Open the breaker because of `error`, or keep it open if a probe is about to close it.
+
+        A call passes the `epoch` in which it began: an error from an earlier epoch is ignored.
+        Probes connect with the settings of `pool`.
+        """
+        with self._lock:
+            if epoch not in (None, self.epoch):
+                return
+            self._error = f"{type(error).__name__}: {server_message(error)}"
+            self._allowed = None
+            if self.is_open:
+                return
+            self._needs_write = isinstance(error, ResponseError)
+            self.pool = pool or self.pool
+            self._since = time.time()
+            self.epoch += 1
+            self.is_open = True
+        self._log_opening()
+        self._start_prober()
+
+    def refuse(self, error: ResponseError) -> None:
+        """Log that Redis refused one command. After OOM, refuses_writes is true for a moment."""
+        if isinstance(error, OutOfMemoryError):
+            self._writes_refused_until = time.monotonic() + WRITE_PAUSE
+        if not isinstance(error, NoScriptError):  # redis-py sends the script and tries again.
+            hidden_error(self.address, error, server_message(error))
+
+    def probe(self) -> bool:
+        """
+        Ask Redis now if the breaker is open, and close it if Redis can be used.
+
+        Return whether the breaker is closed. Takes at most one timeout for connecting, one
+        for each answer, and the time of the on_close() callbacks.
+        """
+        if self._allowed == threading.get_ident():
+            return True  # A callback of this very probe asks.
+        if not self._probe_lock.acquire(blocking=False):
+            with self._probe_lock:  # Another thread is asking. Its answer will do.
+                return not self.is_open
+        try:
+            return not self.is_open or self._probe()
+        finally:
+            self._probe_lock.release()
+
+    def _probe(self) -> bool:
+        this_thread = self._allowed = threading.get_ident()
+        try:
+            self._ask()
+            for callback in _callbacks:
+                self._call(callback)
+        except Exception as error:
+            self.fail(error)
+        with self._lock:
+            closes = self._allowed == this_thread
+            if closes:
+                seconds = time.time() - self._since
+                self._allowed, self._since, self.is_open = None, time.time(), False
+        if not closes:
+            if not self._opening_is_logged:
+                self._log_opening()
+        elif self._opening_is_logged:
+            line = "Redis at %s is back after %.1f s"
+            self._log.warning(line, self.address, seconds, always=True)
+        return closes
+
+    def _ask(self) -> None:
+        """Raise an error unless Redis can be used."""
+        if self.pool is None:
+            return  # No connection was ever made.
+        # A connection of its own, because those of the pool may be older than the outage.
+        # Its retry object knows no breaker.
+        kwargs = connection_options() | self.pool.connection_kwargs
+        kwargs["retry"] = Retry(NoBackoff(), 0)
+        pool = ConnectionPool(self.pool.connection_class, **kwargs)
+        client = Redis(connection_pool=pool)
+        try:
+            client.delete(PROBE_KEY) if self._needs_write else client.ping()
+        except ResponseError as error:
+            if is_outage(error):
+                raise
+            # Otherwise the error is an answer, too. The user may not send PING, for example.
+        finally:
+            pool.disconnect()
+
+    def _call(self, callback: Callable[["Breaker"], object]) -> None:
+        try:
+            self.check()
+            callback(self)
+        except Exception as error:
+            self._callback_log.warning(
+                "Redis at %s answers, but is not used until %s() succeeds (%s: %s)",
+                self.address,
+                callback.__qualname__,
+                type(error).__name__,
+                error,
+            )
+            raise
+
+    def _log_opening(self) -> None:
+        # A warning, because Django's default LOGGING shows nothing less.
+        self._opening_is_logged = self._log.warning(
+            "Redis at %s is down, pages are built without it (%s)", self.address, self._error
+        )
+
+    def _start_prober(self) -> None:
+        if self._prober is not None:
+            return
+        with self._lock:
+            if self._prober is None and self.is_open:
+                name = f"redis-probe-{self.address}"
+                prober = threading.Thread(target=self._keep_probing, name=name, daemon=True)
+                try:
+                    prober.start()
+                except RuntimeError:
+                    return  # The system has no thread left. The next call tries again.
+                self._prober = prober
+
+    def _keep_probing(self) -> None:
+        """Probe once per period until the breaker has closed."""
+        pause = self.period
+        while True:
+            time.sleep(pause)
+            with self._lock:
+                if not self.is_open:
+                    self._prober = None
+                    return
+            start = time.monotonic()
+            self.probe()
+            # From one probe to the next it is one period, however long the answer takes.
+            pause = max(0, self.period - (time.monotonic() - start))
+
+
+def on_close(callback: Callback) -> Callback:
+    """
+    Call `callback(breaker)` whenever Redis can be used again, before the breaker closes.
+
+    It is for what could not reach Redis during the outage. It runs in the thread of the probe,
+    which may use the caches. If it raises, or Redis fails meanwhile, the breaker stays open and
+    the next probe calls it again. Also a decorator. Returns `callback`.
+    """
+    _callbacks.append(callback)
+    return callback
+
+
+def breaker_at(address: str) -> Breaker:
+    """Return the breaker of the server at `address`: "host:port", or the path of a socket."""
+    with _registry_lock:
+        if address not in _breakers:
+            _breakers[address] = Breaker(address)
+        return _breakers[address]
+
+
+_breakers: dict[str, Breaker] = {}
+_callbacks: list[Callable[[Breaker], object]] = []
+_registry_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    for breaker in _breakers.values():
+        breaker.forget_threads()
+
+
+os.register_at_fork(after_in_child=_after_fork)
