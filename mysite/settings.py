@@ -8,7 +8,6 @@ laptop's value as the default. See README.md for the list.
 import os
 from pathlib import Path
 
-from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.log import CallbackFilter
 
@@ -81,18 +80,17 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.sitemaps",
     "django.contrib.staticfiles",
-    "csp",
 ]
 
 # Outermost first. What stands above UpdateCacheMiddleware runs for cached pages too.
 # https://docs.djangoproject.com/en/5.2/topics/cache/#order-of-middleware
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "mysite.http.PolicyMiddleware",
+    "mysite.http.ContentSecurityPolicyMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "mysite.http.HeadMiddleware",
     # Above the cache, so that a 304 is made from the cached page and never cached itself.
-    "django.middleware.http.ConditionalGetMiddleware",
+    "mysite.http.ConditionalGetMiddleware",
+    "mysite.health.health_middleware",  # /healthz and /readyz, for any Host.
     "mysite.caches.invalidation.JournalMiddleware",
     "blog.middleware.PageMiddleware",
     "django.middleware.cache.UpdateCacheMiddleware",
@@ -130,7 +128,6 @@ REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379")
 CACHE_WATCH = flag("CACHE_WATCH", "1")
 CACHES = redis_caches(
     REDIS_URL,
-    BEFORE_STORING="mysite.http.add_what_all_pages_have",
     **({"REDIS_CLIENT_CLASS": "watch.client.WatchedRedis"} if CACHE_WATCH else {}),
 )
 # The whole site: UpdateCacheMiddleware and FetchFromCacheMiddleware.
@@ -222,15 +219,10 @@ STORAGES = {
 # https://docs.djangoproject.com/en/5.2/topics/security/
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
-CONTENT_SECURITY_POLICY = {
-    "DIRECTIVES": {
-        "default-src": [SELF],
-        "base-uri": [NONE],
-        "form-action": [SELF],
-        "frame-ancestors": [NONE],
-        "object-src": [NONE],
-    }
-}
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "object-src 'none'"
+)
 # Behind a proxy that sets X-Forwarded-Proto and -For, and only there: anybody can send them.
 TRUST_PROXY = flag("TRUST_PROXY", "0")
 if TRUST_PROXY:
@@ -238,7 +230,7 @@ if TRUST_PROXY:
 # Off by default because http://127.0.0.1:8000/ has no certificate.
 if flag("HTTPS", "0"):
     SECURE_SSL_REDIRECT = True
-    SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
+    SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz)$"]
     # For how long browsers remember the rest, for every subdomain, and nobody can take it back.
     # So it is an hour at first, and a year, 31536000, when all of the domain speaks HTTPS.
     SECURE_HSTS_SECONDS = whole("HSTS_SECONDS", "3600")

@@ -7,7 +7,3 @@ from django.core.wsgi import get_wsgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
 
 application = get_wsgi_application()
-
-from mysite.http import Request  # noqa: E402 - it reads the settings.
-
-application.request_class = Request
