@@ -51,9 +51,11 @@ class Client(DefaultClient):
             raise ConnectionInterrupted(connection=client) from error
         return self.readable(name, value, default)
 
-    def get_with_ttl(self, key: str, default: Any, version: Any = None) -> tuple[Any, int]:
-        """Return (value or default, milliseconds left, -1 for no timeout) in one round trip."""
-        client = self.get_client(write=False)
+    def get_with_ttl(
+        self, key: str, default: Any, version: Any = None, client: Redis | None = None
+    ) -> tuple[Any, int]:
+        """Return (value or default, milliseconds left) in one round trip. -1: no timeout."""
+        client = client or self.get_client(write=False)
         name = self.make_key(key, version=version)
         try:
             value, ttl = client.pipeline(transaction=False).get(name).pttl(name).execute()
@@ -135,12 +137,29 @@ class Client(DefaultClient):
         Add `delta` to the number at `key` and return the sum.
 
         Raises ValueError when the key is missing, as Django has it, and also when it holds
-        something else than a whole number.
+        something else than a whole number. django-redis uses a Lua script for this, which not
+        every Redis user may run.
         """
-        number = self.get(key, _MISSING, version, client)
-        if number is not _MISSING and type(number) is not int:
+        client = client or self.get_client(write=True)
+        number, had = self.get_with_ttl(key, _MISSING, version, client)
+        if type(number) is not int and not ignore_key_check:
             raise ValueError(f"Key {key!r} has no whole number")
-        return super().incr(key, delta, version, client, ignore_key_check)
+        name = self.make_key(key, version=version)
+        pipeline = client.pipeline(transaction=False).incrby(name, delta).pttl(name)
+        try:
+            total, has = pipeline.execute()
+            if had not in (-1, -2) and has == -1:
+                # It expired between the two round trips. Counted on, it would never expire.
+                client.delete(name)
+                raise ValueError(f"Key {key!r} has no whole number")
+        except ResponseError:
+            # More than 64 bits: Redis can't count that far, and Python can.
+            timeout = None if had == -1 else had / 1000
+            total = number + delta
+            self.set(key, total, timeout, version, client)
+        except RedisError as error:
+            raise ConnectionInterrupted(connection=client) from error
+        return total
 
     def decr(
         self, key: str, delta: int = 1, version: Any = None, client: Redis | None = None
