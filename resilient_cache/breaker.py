@@ -21,7 +21,13 @@ from typing import Any, TypeVar
 
 from redis.backoff import NoBackoff
 from redis.connection import Connection, ConnectionPool, UnixDomainSocketConnection
-from redis.exceptions import ConnectionError, InvalidResponse, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,
+    InvalidResponse,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
 
 from resilient_cache.circuit import (
@@ -163,8 +169,13 @@ class BreakerPool(ConnectionPool):
         try:
             try:
                 connection.on_connect()
-            except ResponseError as error:
+            except (ResponseError, AuthenticationError) as error:
                 if connection.protocol == 2 or connection.handshake_metadata is not None:
+                    raise  # It was not HELLO that failed.
+                if isinstance(error, AuthenticationError) and not (
+                    # The password was in HELLO, and the server says that it had none.
+                    connection.password and server_message(error).startswith("NOAUTH")
+                ):
                     raise
                 self._log_hello(error)
                 self.connection_kwargs["protocol"] = connection.protocol = 2
@@ -172,7 +183,7 @@ class BreakerPool(ConnectionPool):
         except ResponseError as error:
             raise HandshakeRefused(server_message(error)) from error
 
-    def _log_hello(self, error: ResponseError) -> None:
+    def _log_hello(self, error: RedisError) -> None:
         _log.warning(
             "Redis at %s refuses HELLO (%s). RESP2 is used instead. "
             "Add the option protocol=2 to its URL: redis://...?protocol=2",
