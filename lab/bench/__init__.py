@@ -1,15 +1,15 @@
 """
-What `manage.py bench` measures, a module a part, and what it measures with.
+What `manage.py bench` measures, one module per part, and what it measures with.
 
-    levels        the four levels against no cache, plain cache_page and a bare view
+    levels        the four levels against no cache, a plain project and a bare view
     parsers       hiredis against the Python parser
     backends      Django's cache backends side by side
     serializers   serializers and compressors
-    growth        more keys, more clients, more workers
+    growth        more keys in Redis
 
-Figures of one run are comparable with each other and with nothing else: what is compared
-takes turns in short rounds, so that whatever else the machine does hits all alike, and the
-median of the rounds counts.
+Figures of one run can be compared with each other, and not with those of another machine. What
+is compared takes turns in short rounds, so that whatever else the machine does hits all alike.
+The least of the rounds counts.
 """
 
 PARTS = ("levels", "parsers", "backends", "serializers", "growth")

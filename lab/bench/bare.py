@@ -31,13 +31,6 @@ def page(request):
 urlpatterns = [re_path("", page)]
 
 
-def django():
-    """Return the bare project. It is a function, because Django imports this module as settings."""
-    from django.core.wsgi import get_wsgi_application
-
-    return get_wsgi_application()
-
-
 def wsgi(environ, start_response):
     """Serve the same without Django."""
     query = environ["QUERY_STRING"]

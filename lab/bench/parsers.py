@@ -38,9 +38,8 @@ def measure(bench):
         Table(
             "parsers",
             "hiredis and the Python parser, us",
-            "A whole command (GET, LRANGE) on one connection over a Unix socket, "
-            "in one process, Redis's own time included. "
-            f"Medians of {bench.rounds} rounds in turns.",
+            "A whole command (GET, LRANGE) on one TCP connection, in one process, "
+            f"Redis's own time included. The least of {bench.rounds} rounds in turns.",
             "us",
             rows,
             ["hiredis", "Python"],

@@ -1,9 +1,9 @@
 """
 A run's results as a picture: one SVG, or one HTML page with the tables beside it.
 
-Both load nothing from anywhere, and have a light and a dark look. A panel a table, a dot a
-figure. Where the figures of a panel span more than a decade its scale is logarithmic, so equal
-distances are equal ratios.
+Both load nothing from anywhere, and have a light and a dark look. There is one
+panel per table and one dot per figure. Where the figures of a panel span more than a decade, its
+scale is logarithmic, so equal distances are equal ratios.
 """
 
 import math
@@ -53,7 +53,7 @@ th:first-child, td:first-child { text-align: left; }
 
 
 def as_svg(report):
-    """Return one SVG with a panel a table."""
+    """Return one SVG with one panel per table."""
     head = [("title", "manage.py bench")]
     head += [("quiet", line) for line in wrapped(machine_line(report))]
     for goal, limit, measured, reached in goal_cells(report)[1:]:

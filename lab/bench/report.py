@@ -8,7 +8,6 @@ from pathlib import Path
 
 import django
 import django_redis
-import gunicorn
 import redis
 from redis.utils import HIREDIS_AVAILABLE
 
@@ -39,7 +38,6 @@ def machine(redis_version):
         "django": django.__version__,
         "django-redis": django_redis.__version__,
         "redis-py": f"{redis.__version__} {'with' if HIREDIS_AVAILABLE else 'without'} hiredis",
-        "gunicorn": gunicorn.__version__,
         "redis": redis_version,
     }
 
@@ -57,8 +55,8 @@ def as_json(machine, tables, goals, quick):
     """Return the whole run as one dict of plain values."""
     return {
         "machine": machine,
-        "method": "What is compared takes turns in short rounds on one machine; medians count. "
-        "Ratios carry over to another machine, figures don't."
+        "method": "What is compared takes turns in short rounds on one machine. The least of the "
+        "rounds counts. Ratios carry over to another machine, figures don't."
         + (" Quick: few and short rounds, so the figures are rough." if quick else ""),
         "quick": quick,
         "goals": goals,
@@ -88,7 +86,7 @@ def as_text(report):
 
 def machine_line(report):
     machine = report["machine"]
-    named = ("python", "django", "django-redis", "redis-py", "gunicorn", "redis")
+    named = ("python", "django", "django-redis", "redis-py", "redis")
     return ", ".join(
         [
             f"{machine['cores']} cores of {machine['cpu']}",

@@ -10,7 +10,7 @@ from django.core.signing import Signer
 from lab.bench.report import Table
 from lab.bench.rounds import microseconds, ratio
 from lab.bench.values import cards, page
-from mysite.caches.serializer import SafeSerializer
+from resilient_cache.serializer import SafeSerializer
 
 PAGE, CARDS = "a page of 30 KB", "20 search results"
 THIS, PICKLE = "msgpack (this blog)", "pickle"
@@ -106,7 +106,7 @@ def serializer_table(what, serializers, seen, rounds):
         f"Serializers, {what}, us",
         "To dump and to load, in one process. Pickle runs code when it is read; with "
         "an HMAC (django.core.signing) only code that this project signed. "
-        f"Medians of {rounds} rounds in turns.",
+        f"The least of {rounds} rounds in turns.",
         "us",
         [
             {
@@ -145,7 +145,7 @@ def compressor_table(compressors, seen, size, rounds):
         "serializers",
         f"Compressors, the {size:,} bytes of a packed page, us",
         "Each way, in one process, with django-redis's own compressors and their "
-        f"default levels. Medians of {rounds} rounds in turns.",
+        f"default levels. The least of {rounds} rounds in turns.",
         "us",
         rows,
         ["compress", "decompress"],

@@ -2,26 +2,27 @@
 
 from functools import cache
 
+from django.conf import settings
 from django.http import HttpResponse
-
-from mysite.processes import PROJECT
 
 
 @cache
 def text(length):
     """Return `length` characters of the tutorial's posts, which compress as pages do."""
-    posts = "".join(path.read_text() for path in sorted((PROJECT / "blog/content").glob("*.md")))
+    posts = "".join(
+        path.read_text() for path in sorted((settings.BASE_DIR / "blog/content").glob("*.md"))
+    )
     return posts.encode("ascii", "ignore").decode()[:length]
 
 
 def page(length):
-    """Return a response as a page level keeps it."""
+    """Return a response as a page level stores it."""
     headers = {"Cache-Control": "max-age=60", "Expires": "Sun, 22 Nov 2026 20:00:00 GMT"}
     return HttpResponse(text(length), headers=headers)
 
 
 def cards(number):
-    """Return plain values, as the search page keeps them."""
+    """Return plain values, as the search page stores them."""
     words = text(160 * number)
     return [
         {

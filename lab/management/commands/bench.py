@@ -6,7 +6,6 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-import redis
 from django.core.management import BaseCommand, CommandError
 
 from lab.bench import PARTS
@@ -16,10 +15,10 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 
 class Command(BaseCommand):
     help = (
-        "Measures the cache levels, parsers, backends, serializers and how they grow, on a Redis "
-        "and a database of its own. About six minutes; ends by itself. Prints Markdown tables."
+        "Measures the cache levels, parsers, backends, serializers and growth, on a Redis and a "
+        "database of its own. It takes about five minutes and prints Markdown tables."
     )
-    requires_system_checks = []  # It needs nothing of this project's Redis or database.
+    requires_system_checks = []  # It uses neither this project's Redis nor its database.
 
     def add_arguments(self, parser):
         parser.add_argument(
@@ -56,10 +55,9 @@ class Command(BaseCommand):
     def measure(self, parts, quick):
         """Return the report. Ends all that it started, whatever happens."""
         from lab.bench.bench import bench
-        from lab.bench.client import LoadError
+        from lab.bench.inside import ContestantError
         from lab.bench.levels import goals
         from lab.bench.report import as_json, machine
-        from mysite.processes import ProcessError
 
         self.started = time.monotonic()
         handlers = {stop: signal.signal(stop, interrupt) for stop in STOPS}
@@ -68,10 +66,10 @@ class Command(BaseCommand):
                 tables = []
                 for self.part in parts:
                     tables += import_module(f"lab.bench.{self.part}").measure(workbench)
-                version = redis.Redis.from_url(workbench.redis.url).info("server")["redis_version"]
-                reached = list(goals(tables[:3])) if "levels" in parts else []
+                version = workbench.redis.info("server")["redis_version"]
+                reached = list(goals(tables[0])) if "levels" in parts else []
                 return as_json(machine(version), tables, reached, quick)
-        except (ProcessError, LoadError) as error:
+        except ContestantError as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             raise CommandError("Stopped. Nothing is left behind.", returncode=130) from None
@@ -82,7 +80,7 @@ class Command(BaseCommand):
                 self.stderr.write("\r\x1b[K", ending="")
 
     def tell(self, progress):
-        """Show what is going on: one line that changes on a terminal, else a line each time."""
+        """Show what is going on: on a terminal one line that changes, else one line each time."""
         line = f"{time.monotonic() - self.started:4.0f} s  {self.part}: {progress}"
         style = self.style.NOTICE
         if self.stderr.isatty():
@@ -93,7 +91,7 @@ class Command(BaseCommand):
 
 
 def interrupt(number, frame):
-    """Begin to clean up, and let no second Ctrl-C interrupt that."""
+    """Begin to clean up, and don't let a second Ctrl-C interrupt that."""
     for stop in STOPS:
         # Not SIG_IGN: Python complains about a signal that came just before.
         signal.signal(stop, lambda number, frame: None)
