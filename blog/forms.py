@@ -7,11 +7,11 @@ from django.conf import settings
 from django.utils.crypto import salted_hmac
 
 from blog import caching
+from blog.limits import count_up, visitor_address
 from blog.models import Comment
-from blog.search import count_up
-from mysite.http import visitor_address
 
-NAME_COOKIE, NAME_COOKIE_AGE = "visitor", 30 * 24 * 60 * 60
+NAME_COOKIE = "visitor"
+NAME_COOKIE_AGE = 30 * 24 * 60 * 60  # seconds
 
 
 class CommentForm(forms.ModelForm):
@@ -29,13 +29,14 @@ class CommentForm(forms.ModelForm):
         name = visitor_name(request)
         super().__init__(data, instance=Comment(post=post), initial={"author": name})
         self.request = request
-        self.status = 200
+        self.status = 200  # The HTTP status of the page that shows this form.
 
     def clean(self):
-        """Refuse what comes too fast. A Redis that is away refuses nobody."""
+        """Refuse a comment that comes too fast. While Redis is down there is no limit."""
         cleaned = super().clean()
-        self.status = 400 if self.errors else 200
-        if not self.errors and self.too_fast():
+        if self.errors:
+            self.status = 400
+        elif self.too_fast():
             self.status = 429
             self.add_error(
                 None,
@@ -45,15 +46,18 @@ class CommentForm(forms.ModelForm):
         return cleaned
 
     def too_fast(self):
-        address = salted_hmac("comments:by", visitor_address(self.request)).hexdigest()[:32]
-        key = f"comments:by:{address}"
-        return count_up(key, caching.COMMENT_LIMIT_TIMEOUT) > caching.COMMENT_LIMIT
+        """Count this comment, and return whether it is one too many."""
+        # Redis gets a hash of the address: it is no place for personal data.
+        address = visitor_address(self.request)
+        digest = salted_hmac("comments:by", address, algorithm="sha256").hexdigest()[:32]
+        count = count_up(f"comments:by:{digest}", caching.COMMENT_LIMIT_TIMEOUT)
+        return count > caching.COMMENT_LIMIT
 
     def remember(self, response):
-        """Let the visitor's browser keep the name, for the next form and the archive's greeting."""
+        """Store the name in the visitor's browser, for the next form and the archive's greeting."""
         response.set_signed_cookie(
             NAME_COOKIE,
-            quote(self.cleaned_data["author"]),  # A header has no place for 王小明.
+            quote(self.cleaned_data["author"]),  # A header can't hold 王小明.
             max_age=NAME_COOKIE_AGE,
             secure=settings.SESSION_COOKIE_SECURE,
             httponly=True,

@@ -1,6 +1,8 @@
 """
-Posts, tags and comments. Changing them through these classes invalidates the caches; raw
-SQL, and writing to the table between posts and tags, does not.
+Posts, tags and comments.
+
+Any change made through these classes invalidates the caches. Raw SQL does not, and neither
+does writing to the table between posts and tags (`Post.tags.through`).
 """
 
 from datetime import UTC, datetime
@@ -8,62 +10,73 @@ from datetime import UTC, datetime
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.db.models import Count
-from django.db.models.signals import m2m_changed
 from django.urls import reverse
 from django.utils import timezone
 
-from blog import caching
-from blog.content import rendering
+from blog import caching, rendering
 
 
 class InvalidatingQuerySet(models.QuerySet):
-    """update(), bulk_update() and bulk_create() send no signals, so they invalidate here."""
+    """
+    update(), bulk_update() and bulk_create() send no signals, so they invalidate here.
 
-    post_field = "pk"  # The way from a row to the posts that show it.
-    cached_keys = caching.POST_KEYS
-    natural_key = "slug"  # What finds a row again that bulk_create() gave no primary key.
+    Subclasses name the path from a row to the slugs of the posts that show it, the field by
+    which bulk_create() finds its rows again, and what invalidates them.
+    """
 
-    def post_pks(self):
-        """Return the primary keys of the posts that show these rows."""
-        return list(self.order_by().values_list(self.post_field, flat=True).distinct())
+    slug_path = "slug"
+    found_by = "slug"
+    changed = staticmethod(caching.posts_changed)
+
+    def invalidate(self):
+        """Invalidate what shows these rows, as the database has them at this moment."""
+        slugs = set(self.order_by().values_list(self.slug_path, flat=True)) - {None}
+        if slugs:  # A tag that no post has is shown nowhere.
+            self.changed(slugs)
 
     @transaction.atomic
     def update(self, **kwargs):
-        """Update, as bulk_update() does through this method, and invalidate."""
+        """Update these rows and invalidate. bulk_update() calls this method too."""
+        # Found by primary key: after the update, the query itself may find other rows.
         rows = self.model.objects.filter(pk__in=list(self.values_list("pk", flat=True)))
-        before = caching.shown_on(rows.post_pks())
+        rows.invalidate()
         updated = super().update(**kwargs)
-        caching.drop_after_commit(before | caching.shown_on(rows.post_pks()), self.cached_keys)
+        rows.invalidate()
         return updated
 
     update.alters_data = True
 
     @transaction.atomic
     def bulk_create(self, objs, *args, **kwargs):
+        """Create these rows, or overwrite those that exist, and invalidate."""
+        objs = list(objs)
+        # With update_conflicts=True some of them may exist, on the page of another post.
+        self.model.objects.filter(pk__in=[row.pk for row in objs if row.pk]).invalidate()
         objs = super().bulk_create(objs, *args, **kwargs)
-        keys = {f"{self.natural_key}__in": [getattr(row, self.natural_key) for row in objs]}
-        posts = self.model.objects.filter(**keys).post_pks()
-        caching.drop_after_commit(caching.shown_on(posts), self.cached_keys)
+        # Not by primary key: with ignore_conflicts=True, Django doesn't learn it.
+        found_by = {f"{self.found_by}__in": [getattr(row, self.found_by) for row in objs]}
+        self.model.objects.filter(**found_by).invalidate()
         return objs
 
     bulk_create.alters_data = True
 
 
 class InvalidatingModel(models.Model):
-    """A model whose signals invalidate: see connect() in caching.py."""
+    """A model whose changes invalidate: see signals.py."""
 
     class Meta:
         abstract = True
 
-    @transaction.atomic  # With what the signals read: another save can't come in between.
+    @transaction.atomic  # One transaction with what the signals read before and after.
     def save(self, *args, **kwargs):
         super().save(*args, **kwargs)
 
 
 class TagQuerySet(InvalidatingQuerySet):
-    post_field = "posts"
+    slug_path = "posts__slug"
 
     def in_use(self):
+        """Return the tags of published posts."""
         return self.filter(posts__published_at__isnull=False).distinct()
 
 
@@ -75,7 +88,6 @@ class Tag(InvalidatingModel):
 
     class Meta:
         ordering = ["name"]
-        base_manager_name = "objects"
 
     def __str__(self):
         return self.name
@@ -89,16 +101,28 @@ class PostQuerySet(InvalidatingQuerySet):
         """Update and invalidate. Also sets updated_at, which auto_now does in save() alone."""
         return super().update(**{"updated_at": timezone.now()} | kwargs)
 
+    update.alters_data = True
+
     def bulk_create(self, *args, update_fields=None, **kwargs):
         """Create and invalidate. Rows that are overwritten get an updated_at too."""
         if update_fields:
             update_fields = {"updated_at", *update_fields}
         return super().bulk_create(*args, update_fields=update_fields, **kwargs)
 
+    bulk_create.alters_data = True
+
     def published(self):
-        """Return what is no draft, newest first."""
-        # Meta.ordering is dropped as soon as a query counts something.
+        """Return all posts but the drafts, newest first."""
+        # Meta.ordering is ignored in a query that counts.
         return self.filter(published_at__isnull=False).order_by("-published_at", "-pk")
+
+    def lessons(self):
+        """Return the lessons of the tutorial, in reading order."""
+        return self.filter(lesson__isnull=False).order_by("lesson")
+
+    def notes(self):
+        """Return the made-up posts that `manage.py seed` adds."""
+        return self.filter(lesson__isnull=True).exclude(seeded_as="")
 
     def for_cards(self):
         """Return the posts as lists show them: three queries, however many posts."""
@@ -111,7 +135,7 @@ class PostQuerySet(InvalidatingQuerySet):
         return self.filter(published_at__gte=start, published_at__lt=end)
 
     def months(self):
-        """Return posts and reading minutes of each month. Reads every post: costly."""
+        """Return posts and reading minutes of each month. Expensive: it reads every post."""
         months = {}
         for published_at, body in self.values_list("published_at", "body"):
             first_day = published_at.date().replace(day=1)
@@ -121,7 +145,7 @@ class PostQuerySet(InvalidatingQuerySet):
         return list(months.values())
 
     def most_discussed(self):
-        """Return the five posts with the most comments. Counts all of them: costly."""
+        """Return the five posts with the most comments. Expensive: it counts all of them."""
         return self.annotate(comment_count=Count("comments")).order_by("-comment_count", "-pk")[:5]
 
 
@@ -135,13 +159,15 @@ class Post(InvalidatingModel):
         "published", null=True, blank=True, db_index=True, help_text="Empty: a draft."
     )
     updated_at = models.DateTimeField(auto_now=True)
+    # The place in the tutorial's reading order. Only the posts of blog/content/ have one.
+    lesson = models.PositiveSmallIntegerField(null=True, blank=True, editable=False)
+    # A hash of the content that `manage.py seed` wrote. Empty: written by a person.
     seeded_as = models.CharField(max_length=64, blank=True, editable=False)
 
     objects = PostQuerySet.as_manager()
 
     class Meta:
         ordering = ["-published_at", "-pk"]
-        base_manager_name = "objects"
 
     def __str__(self):
         return self.title
@@ -157,7 +183,7 @@ class Post(InvalidatingModel):
 
     def clean(self):
         if self.published_at and self.published_at > timezone.now():
-            # A date that arrives by itself sends no signal, so no cache would hear of it.
+            # A date that arrives by itself sends no signal and invalidates nothing.
             raise ValidationError({"published_at": "Posts can't be scheduled. Save a draft."})
 
     def body_html(self):
@@ -171,8 +197,9 @@ class Post(InvalidatingModel):
 
 
 class CommentQuerySet(InvalidatingQuerySet):
-    post_field = natural_key = "post"
-    cached_keys = caching.COMMENT_KEYS
+    slug_path = "post__slug"
+    found_by = "post"
+    changed = staticmethod(caching.comments_changed)
 
     def latest(self, number):
         """Return the `number` latest comments, oldest first."""
@@ -187,7 +214,9 @@ class CommentQuerySet(InvalidatingQuerySet):
 class Comment(InvalidatingModel):
     post = models.ForeignKey(Post, on_delete=models.CASCADE, related_name="comments")
     author = models.CharField("your name", max_length=60)
-    body = models.TextField("comment", max_length=4000, help_text="Plain text, up to 4,000 signs.")
+    body = models.TextField(
+        "comment", max_length=4000, help_text="Plain text, up to 4,000 characters."
+    )
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
     seeded_as = models.CharField(max_length=64, blank=True, editable=False, db_index=True)
 
@@ -195,14 +224,11 @@ class Comment(InvalidatingModel):
 
     class Meta:
         ordering = ["created_at", "pk"]
-        base_manager_name = "objects"  # post.comments.add() updates through this one.
+        # post.comments.add(comment) calls update() of this manager. By default it is Django's.
+        base_manager_name = "objects"
 
     def __str__(self):
         return f"{self.author} on {self.post}"
 
     def get_absolute_url(self):
         return f"{self.post.get_absolute_url()}#comment-{self.pk}"
-
-
-caching.connect(Post, Comment, Tag)
-m2m_changed.connect(caching.tags_changed, sender=Post.tags.through)

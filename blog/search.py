@@ -1,39 +1,129 @@
 """
 Full-text search over all posts, cached through the low-level API.
 
-Scores are TF-IDF: a word counts for more the oftener a post has it and the fewer posts
-have it. The index of a blog of some 1,500 posts fits into one cached value; a larger one
-wants a search engine. See https://nlp.stanford.edu/IR-book/html/htmledition/tf-idf-weighting-1.html
+A word counts for more the more often a post has it, and the fewer posts have it (TF-IDF).
+The index of some 1,500 posts fits into one cached value. A larger blog wants a search engine.
+See https://nlp.stanford.edu/IR-book/html/htmledition/tf-idf-weighting-1.html
+
+    get, set          the answer to a question, None included
+    get_or_set        the index
+    get_many, set_many  the numbers of comments of all results, in one round trip each
+    add, incr, touch  how often a question was asked: see also limits.py
+    version=          all of them: a new version of a group starts with new keys
 """
 
 import hashlib
 import math
 import re
+import unicodedata
 from collections import Counter, defaultdict
 
 from django.core.cache import cache
 
 from blog import caching
+from blog.limits import count_up
 from blog.models import Comment, Post
-from mysite.caches.shapes import PK, SLUG, fits
-from mysite.caches.stampede import NotKept, get_or_build
+from resilient_cache.groups import version
 
-WORD = re.compile(r"[a-z0-9_]{2,40}")
-MAX_WORDS = 8
+WORD = re.compile(r"\w{2,40}")
 MAX_QUERY = 200  # characters
-MAX_RESULTS, MAX_RELATED = 20, 4
-CARD = {"pk": PK, "slug": SLUG, "title": str, "summary": str}  # See shapes.py.
-FOUND = (None, {"results": [CARD], "related": [CARD]})
+MAX_RESULTS = 20
+MAX_RELATED = 4
+MISS = object()  # None is an answer that is cached, so it can't stand for a miss.
+
+
+def search(query):
+    """Return what the search page shows for `query`."""
+    terms = sorted(set(words(query)))
+    if not terms:
+        return {"results": [], "related": [], "searches": 0}
+    # Any text becomes a key of the same length, without spaces.
+    digest = hashlib.sha256(" ".join(terms).encode()).hexdigest()[:32]
+
+    posts_version = version("posts")
+    key = f"search:answer:{digest}"
+    answer = cache.get(key, MISS, version=posts_version)
+    is_stored = answer is not MISS
+    if not is_stored:
+        answer = find(terms, posts_version)
+        is_stored = may_store()
+        if is_stored:
+            cache.set(key, answer, caching.SEARCH_TIMEOUT, version=posts_version)
+
+    # A counter per stored answer. Endless questions would make endless counters.
+    searches = count_search(digest) if is_stored else 0
+    if answer is None:
+        return {"results": [], "related": [], "searches": searches}
+    counts = comment_counts([card["pk"] for card in answer["results"]])
+    results = [card | {"comments": counts[card["pk"]]} for card in answer["results"]]
+    return {"results": results, "related": answer["related"], "searches": searches}
+
+
+def find(terms, posts_version):
+    """Return {"results": [...], "related": [...]}, or None if no post has any of the words."""
+    index = cache.get_or_set(
+        "search:index", build_index, caching.SEARCH_TIMEOUT, version=posts_version
+    )
+    found = best(index, dict.fromkeys(terms, 1), MAX_RESULTS)
+    if not found:
+        return None
+    first = found[0]
+    similar = best(index, terms_of(index, first), 1 + MAX_RELATED)
+    related = [pk for pk in similar if pk != first][:MAX_RELATED]
+    return {"results": cards(found), "related": cards(related)}
+
+
+def may_store():
+    """Return whether one more answer may be stored. What nobody asked yet has no end."""
+    stored = count_up("search:stored", caching.SEARCH_TIMEOUT)
+    return stored <= caching.SEARCH_ANSWERS_LIMIT
+
+
+def count_search(digest):
+    """Return how often this was searched for, this time included."""
+    key = f"search:count:{digest}"
+    searches = count_up(key, caching.SEARCH_COUNT_TIMEOUT)
+    cache.touch(key, caching.SEARCH_COUNT_TIMEOUT)  # The hour begins again with each search.
+    return searches
+
+
+def comment_counts(pks):
+    """Return {pk: number of comments}. What is not cached costs one query, for all together."""
+    comments_version = version("comments")
+    keys = {f"comments:{pk}": pk for pk in pks}
+    cached = cache.get_many(keys, version=comments_version)
+    counts = {keys[key]: count for key, count in cached.items()}
+    missing = [pk for pk in pks if pk not in counts]
+    if missing:
+        posts = Comment.objects.filter(post__in=missing).values_list("post", flat=True)
+        counted = dict.fromkeys(missing, 0) | Counter(posts)
+        cache.set_many(
+            {f"comments:{pk}": count for pk, count in counted.items()},
+            caching.SEARCH_TIMEOUT,
+            version=comments_version,
+        )
+        counts |= counted
+    return counts
+
+
+# Without a cache from here on ---------------------------------------------------------
 
 
 def words(text):
-    """Return the words of `text` that search looks at."""
-    return WORD.findall(text.lower())
+    """Return the words of `text`, in lower case and without accents: "Página" is "pagina"."""
+    letters = unicodedata.normalize("NFKD", text)
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return WORD.findall(plain.casefold())
 
 
 def build_index():
-    """Return {word: {post pk: weight}} over all published posts. Costly: it reads them all."""
-    rows = Post.objects.published().values_list("pk", "title", "summary", "body")
+    """
+    Return the index of all published posts. Expensive: it reads them all.
+
+    {"weights": {word: {post pk: weight}}, "notes": [post pk, ...]}
+    """
+    posts = Post.objects.published()
+    rows = posts.values_list("pk", "title", "summary", "body")
     # The title twice: a word in it says more about the post.
     counts = {pk: Counter(words(" ".join([title, title, *text]))) for pk, title, *text in rows}
     posts_with = Counter(word for counter in counts.values() for word in counter)
@@ -46,92 +136,30 @@ def build_index():
         norm = math.hypot(*weights.values())
         for word, weight in weights.items():
             index[word][pk] = weight / norm
-    return dict(index)
+    return {"weights": dict(index), "notes": list(posts.notes().values_list("pk", flat=True))}
 
 
 def best(index, terms, limit):
-    """Return (pk, score) of the posts with most of {word: weight} `terms`, newest among equals."""
+    """
+    Return the primary keys of the posts that match {word: weight} `terms` best.
+
+    Made-up notes come last, the newest post first among equals.
+    """
     scores = Counter()
     for term, weight in terms.items():
-        for pk, post_weight in index.get(term, {}).items():
+        for pk, post_weight in index["weights"].get(term, {}).items():
             scores[pk] += weight * post_weight
-    return sorted(scores.items(), key=lambda item: (-item[1], -item[0]))[:limit]
+    notes = set(index["notes"])
+    return sorted(scores, key=lambda pk: (pk in notes, -scores[pk], -pk))[:limit]
 
 
 def terms_of(index, pk):
-    """Return {word: weight} of post `pk`: asked for these, best() finds what is related."""
-    return {word: posts[pk] for word, posts in index.items() if pk in posts}
+    """Return {word: weight} of the post `pk`. With these, best() finds posts like it."""
+    return {word: posts[pk] for word, posts in index["weights"].items() if pk in posts}
 
 
-def cards(pairs):
+def cards(pks):
     """Return what the page shows of each post, as plain values: no models in the cache."""
-    rows = Post.objects.filter(pk__in=dict(pairs)).values(*CARD)
+    rows = Post.objects.filter(pk__in=pks).values("pk", "slug", "title", "summary")
     posts = {row["pk"]: row for row in rows}
-    return [posts[pk] for pk, _ in pairs if pk in posts]
-
-
-def search(query):
-    """Return what the search page shows for `query`."""
-    terms = sorted(set(words(query)))[:MAX_WORDS]
-    digest = hashlib.sha256(" ".join(terms).encode()).hexdigest()[:32]
-    answer, kept = find(terms, f"search:results:{digest}")
-    answer = answer or {"results": [], "related": []}
-    counts = comment_counts([card["pk"] for card in answer["results"]])
-    return {
-        "results": [card | {"comments": counts[card["pk"]]} for card in answer["results"]],
-        "related": answer["related"],
-        # Only of what is kept: endless queries would make endless counters.
-        "searches": count_up(f"search:count:{digest}", caching.SEARCH_COUNT_TIMEOUT) if kept else 0,
-    }
-
-
-def find(terms, key):
-    """Return ({"results": [...], "related": [...]} or None, whether it is kept in the cache)."""
-    version = caching.version(caching.SEARCH_GENERATION_KEY)
-
-    def build():
-        # What get_or_set() does, and of all who miss the index at the same time, one builds it.
-        name, timeout = caching.SEARCH_INDEX_KEY, caching.SEARCH_INDEX_TIMEOUT
-        index = get_or_build(cache, name, build_index, timeout, version, {str: {PK: float}})
-        cache.touch(name, timeout, version=version)  # Used, it has its whole timeout again.
-        answer = None
-        if found := best(index, dict.fromkeys(terms, 1), MAX_RESULTS):
-            first, _ = found[0]
-            similar = best(index, terms_of(index, first), 1 + MAX_RELATED)
-            related = [pair for pair in similar if pair[0] != first][:MAX_RELATED]
-            answer = {"results": cards(found), "related": cards(related)}
-        stored = count_up(caching.SEARCH_STORED_KEY, caching.SEARCH_RESULTS_TIMEOUT)
-        if stored > caching.SEARCH_RESULTS_LIMIT:
-            raise NotKept(answer)
-        return answer  # None is one too, and is kept: nothing was found.
-
-    try:
-        return get_or_build(cache, key, build, caching.SEARCH_RESULTS_TIMEOUT, version, FOUND), True
-    except NotKept as error:
-        return error.value, False
-
-
-def comment_counts(pks):
-    """Return {pk: comments}: one round trip for all posts, one query for what is missing."""
-    version = caching.version(caching.COMMENTS_GENERATION_KEY)
-    keys = {f"comments:{pk}": pk for pk in pks}
-    counts = {keys[k]: n for k, n in cache.get_many(keys, version=version).items() if fits(n, int)}
-    if missing := set(pks) - set(counts):
-        posts = Comment.objects.filter(post__in=missing).values_list("post", flat=True)
-        counts |= dict.fromkeys(missing, 0) | Counter(posts)
-        fresh = {f"comments:{pk}": counts[pk] for pk in missing}
-        cache.set_many(fresh, caching.COMMENTS_TIMEOUT, version=version)
-    return counts
-
-
-def count_up(key, timeout):
-    """
-    Add one to the counter at `key` and return its value; 0 when Redis is away.
-    incr() is one step in Redis, so no two processes count the same number. It refuses a key
-    that is not there: add() makes it, and does nothing when it is there already.
-    """
-    cache.add(key, 0, timeout)
-    try:
-        return cache.incr(key) or 0
-    except ValueError:  # It expired between the two commands.
-        return 0
+    return [posts[pk] for pk in pks if pk in posts]

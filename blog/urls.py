@@ -10,8 +10,8 @@ urlpatterns = [
     path("", views.home, name="home"),
     path("tags/<slug:slug>/", views.tag, name="tag"),
     path("about/", views.about, name="about"),
-    path("feed/", views.read_only(feeds.LatestPosts()), name="feed"),
-    path("sitemap.xml", views.read_only(sitemap), {"sitemaps": feeds.SITEMAPS}, name="sitemap"),
+    path("feed/", views.single_page(feeds.LatestPosts()), name="feed"),
+    path("sitemap.xml", views.single_page(sitemap), {"sitemaps": feeds.SITEMAPS}, name="sitemap"),
     # Per view
     path("posts/<slug:slug>/", views.post, name="post"),
     # Fragment

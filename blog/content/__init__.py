@@ -1,4 +1,4 @@
-"""What the blog is filled with: hand-written posts beside this file, and made-up ones."""
+"""The content of the blog: hand-written posts in this folder, and made-up ones in sample.py."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,16 +7,22 @@ FOLDER = Path(__file__).parent
 
 
 def written_posts():
-    """Return the fields of each post in this folder: `name: value` lines, `---`, Markdown."""
+    """Return the fields of each lesson in this folder, in reading order."""
     return [read_post(path) for path in sorted(FOLDER.glob("*.md"))]
 
 
 def read_post(path):
-    """Return the fields of the post in the file `NN-<slug>.md`."""
+    """
+    Return the fields of the post in the file `NN-<slug>.md`.
+
+    NN is its place in the reading order. The file has `name: value` lines, `---`, and Markdown.
+    """
     _, head, body = path.read_text(encoding="utf-8").split("---\n", 2)
     meta = dict(line.split(": ", 1) for line in head.strip().splitlines())
+    number, _, slug = path.stem.partition("-")
     return {
-        "slug": path.stem.partition("-")[2],
+        "slug": slug,
+        "lesson": int(number),
         "title": meta["title"],
         "summary": meta["summary"],
         "body": body.strip() + "\n",

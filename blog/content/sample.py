@@ -19,27 +19,27 @@ EVENTS = (
     "answered from the old row",
     "lost its entries to eviction",
     "missed far more often than it hit",
-    "kept a key without a timeout",
+    "stored a key without a timeout",
     "was faster without any cache",
     "waited for one worker",
     "served a page from yesterday",
 )
 LESSONS = (
-    "The timeout was longer than anybody's patience.",
+    "The timeout was longer than the readers' patience.",
     "A shorter key would not have helped.",
     "The first fix was to measure.",
-    "Nobody had looked at the hit ratio.",
+    "The hit ratio was on no dashboard.",
     "The query was cheap; the template was not.",
     "Two workers computed the same value at once.",
     "An index would have done it.",
-    "The entry was right and the browser's copy was not.",
+    "The entry was fresh and the browser's copy was stale.",
 )
 ADVICE = (
     "Look at the keys before you change the code.",
-    "Write down who may be how stale.",
-    "Drop the entry after the commit, not before.",
+    "Write down how stale each page may be.",
+    "Invalidate after the commit, not before.",
     "Give each entry an owner.",
-    "Cache the value that is costly, not the one that is near.",
+    "Cache the value that is expensive, not the one that is near.",
     "Count the round trips.",
 )
 TOPICS = ("field notes", "postgres", "templates", "deployment", "performance", "debugging")
@@ -115,6 +115,6 @@ def sample_comment(chance, post):
     return {
         "author": author,
         "body": " ".join(body),
-        # None is from the future, and they are the same on every machine.
+        # Not in the future, and the same on every machine.
         "created_at": max(post.published_at, min(written, LAST_COMMENT)),
     }

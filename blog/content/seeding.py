@@ -1,4 +1,4 @@
-"""Brings the content of this folder into the database, and only what is missing there."""
+"""Brings the content of this folder into the database. What a person wrote or edited stays."""
 
 import hashlib
 import random
@@ -6,26 +6,25 @@ import random
 from django.db.models import F, Q
 from django.utils.text import slugify
 
-from blog import caching
 from blog.content import written_posts
 from blog.content.sample import sample_comment, sample_post
 from blog.models import Comment, Post, Tag
 
 
 def digest(post):
-    """Return what tells an edited post from one that is still as it was seeded."""
+    """Return a hash that differs once a person has edited the post."""
     return hashlib.sha256("\0".join([post.title, post.summary, post.body]).encode()).hexdigest()
 
 
 def wanted_posts(number):
-    """Return the fields of the hand-written posts and of `number` sample posts, which are older."""
+    """Return the fields of the lessons, and of `number` sample posts, which are older."""
     posts = written_posts()
     first = min(fields["published_at"] for fields in posts)
     return posts + [sample_post(index, before=first) for index in range(number)]
 
 
 def add_posts(wanted, in_batches):
-    """Create what is missing, and bring up to date what nobody edited."""
+    """Create the posts that are missing, and update those that no person edited."""
     old_posts = {post.slug: post for post in Post.objects.all()}
     tags_of = {fields["slug"]: fields.pop("tags") for fields in wanted}
     new, updated = [], 0
@@ -35,26 +34,33 @@ def add_posts(wanted, in_batches):
         old = old_posts.get(post.slug)
         if old is None:
             new.append(post)
-        elif old.seeded_as not in ("", post.seeded_as) and digest(old) == old.seeded_as:
+        elif is_outdated(old, post):
             post.pk, post.published_at = old.pk, old.published_at
             post.save()
             updated += 1
+        elif old.seeded_as and old.lesson != post.lesson:  # The reading order has changed.
+            old.lesson = post.lesson
+            old.save(update_fields=["lesson"])
     for batch in in_batches("Posts", new):
         Post.objects.bulk_create(batch)
-    created = Post.objects.filter(pk__in=[post.pk for post in new])
-    created.update(updated_at=F("published_at"))  # Nobody has touched them since.
     names = {name for post in new for name in tags_of[post.slug]}
     tags = {name: tag_named(name) for name in sorted(names)}
     pairs = [(post, tags[name]) for post in new for name in tags_of[post.slug]]
+    # This bulk_create() is Django's own and invalidates nothing. The update() below does.
     through = Post.tags.through
     through.objects.bulk_create([through(post=post, tag=tag) for post, tag in pairs])
-    # This bulk_create is Django's own, and it sends no signal.
-    caching.drop_after_commit(caching.shown_on([post.pk for post in new]))
+    created = Post.objects.filter(pk__in=[post.pk for post in new])
+    created.update(updated_at=F("published_at"))  # They have not been edited since.
     return len(new), updated
 
 
+def is_outdated(old, post):
+    """Return whether `old` is an earlier edition of `post` that no person edited."""
+    return old.seeded_as not in ("", post.seeded_as) and old.seeded_as == digest(old)
+
+
 def tag_named(name):
-    """Return the tag of that name or slug, whoever made it."""
+    """Return the tag of that name or slug. It may exist under one of them."""
     slug = slugify(name)
     tag = Tag.objects.filter(Q(name=name) | Q(slug=slug)).first()
     return tag or Tag.objects.create(name=name, slug=slug)

@@ -1,4 +1,4 @@
-"""`manage.py seed`: the tutorial's posts, and enough other content to make a cache worth it."""
+"""`manage.py seed`: the tutorial's posts, and enough sample content for a cache to matter."""
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
@@ -11,7 +11,7 @@ BATCH = 500
 class Command(BaseCommand):
     help = (
         "Adds the tutorial's posts and deterministic sample content. Run it as often as you "
-        "like: what is there stays, and a post that a person edited is never overwritten."
+        "like: existing content stays, and a post that a person edited is never overwritten."
     )
 
     def add_arguments(self, parser):

@@ -1,4 +1,4 @@
-"""Markdown to HTML with highlighted code. Costly on purpose: it is what the caches save."""
+"""Markdown to HTML with highlighted code. It is expensive, and what the caches save."""
 
 import re
 
@@ -13,7 +13,7 @@ from pygments.util import ClassNotFound
 # Classes, not styles: the Content-Security-Policy allows no inline style, and
 # static/css/code.css has the colours of both schemes.
 FORMATTER = HtmlFormatter(nowrap=True)
-WORDS_A_MINUTE = 200
+WORDS_PER_MINUTE = 200
 
 
 def highlighted(code, language, attributes):
@@ -22,7 +22,7 @@ def highlighted(code, language, attributes):
         code = highlight(code, get_lexer_by_name(language or "text", stripnl=False), FORMATTER)
     except ClassNotFound:
         code = escape(code)
-    # A box that scrolls has to take the focus, for those who have no mouse.
+    # With tabindex, a box that scrolls can be scrolled by keyboard.
     return f'<pre tabindex="0"><code>{code}</code></pre>\n'
 
 
@@ -42,14 +42,14 @@ MARKDOWN.add_render_rule("table_close", table_close)
 
 def to_html(text):
     """Return Markdown as safe HTML."""
-    return mark_safe(MARKDOWN.render(text))  # noqa: S308 - html=False escapes what is raw.
+    return mark_safe(MARKDOWN.render(text))  # noqa: S308 - html=False escapes raw HTML.
 
 
 def excerpt(text):
-    """Return what stands before the first heading."""
+    """Return the text before the first heading."""
     return re.split(r"^## ", text, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def reading_minutes(text):
     """Return the minutes that reading takes, at least one."""
-    return max(1, round(len(text.split()) / WORDS_A_MINUTE))
+    return max(1, round(len(text.split()) / WORDS_PER_MINUTE))

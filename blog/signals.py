@@ -1,0 +1,36 @@
+"""
+Signals: what is saved, deleted or tagged invalidates the caches.
+
+update(), bulk_update() and bulk_create() send no signals: see InvalidatingQuerySet in models.py.
+Docs: https://docs.djangoproject.com/en/5.2/topics/signals/
+"""
+
+from django.db.models.signals import m2m_changed, post_save, pre_delete, pre_save
+from django.dispatch import receiver
+
+from blog.models import Comment, Post, Tag
+
+
+# Before a save the row is where it was shown, and after it where it will be: a post with
+# another slug, a comment on another post. save() is one transaction, so both wait for COMMIT.
+@receiver([pre_save, post_save, pre_delete], sender=Post)
+@receiver([pre_save, post_save, pre_delete], sender=Tag)
+@receiver([pre_save, post_save, pre_delete], sender=Comment)
+def row_changes(sender, instance, origin=None, **kwargs):
+    """Invalidate what shows this row, as the database has it at this moment."""
+    # `origin` is what delete() was called on. A comment that goes along with its post needs
+    # no query of its own: the post invalidates all that shows it.
+    if origin is None or getattr(origin, "model", type(origin)) is sender:
+        sender.objects.filter(pk=instance.pk).invalidate()
+
+
+@receiver(m2m_changed, sender=Post.tags.through)
+def tags_change(sender, instance, reverse, pk_set, **kwargs):
+    """Invalidate what shows the posts that are given a tag or lose one."""
+    if not reverse:  # post.tags.add(tag)
+        posts = [instance.pk]
+    elif pk_set is not None:  # tag.posts.add(post)
+        posts = pk_set
+    else:  # tag.posts.clear()
+        posts = instance.posts.values("pk")
+    Post.objects.filter(pk__in=posts).invalidate()
