@@ -1,4 +1,4 @@
-"""The admin, where authors write. What their changes drop: see test_invalidation.py."""
+"""The admin, where authors write. What their changes invalidate: see test_invalidation.py."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -30,7 +30,7 @@ class AdminTests(CacheTestCase):
             with self.subTest(url):
                 self.assertEqual(self.client.get(url).status_code, 200)
 
-    def test_they_have_an_icon_so_that_no_browser_asks_for_another(self):
+    def test_every_admin_page_has_an_icon(self):
         for url in ["/admin/", "/admin/login/", *PAGES]:
             with self.subTest(url):
                 client = self.client_class() if "login" in url else self.client
@@ -90,7 +90,7 @@ class AdminTests(CacheTestCase):
                 self.assertEqual(response.status_code, 200)
                 self.assertIn("slug", response.context["adminform"].form.errors)
 
-    def test_what_seed_notes_about_a_post_is_not_for_authors(self):
+    def test_authors_do_not_see_the_fields_that_seed_fills(self):
         self.assertNotContains(self.client.get("/admin/blog/post/add/"), "seeded_as")
 
         self.client.post("/admin/blog/post/add/", self.fields(seeded_as="x"))
@@ -115,13 +115,33 @@ class AdminTests(CacheTestCase):
                 self.assertEqual(self.client.get(url).context["cl"].result_count, 1)
                 self.assertEqual(self.client.get(f"{url}x").context["cl"].result_count, 0)
 
-    def test_rows_are_called_by_what_readers_know(self):
+    def test_rows_have_the_names_that_readers_know(self):
         self.assertEqual(str(self.post), "About keys")
         self.assertEqual(str(self.post.tags.get()), "redis")
         self.assertEqual(str(self.comment), "Ada on About keys")
 
-    def test_an_author_leads_back_to_the_page(self):
-        response = self.client.get(f"/admin/blog/comment/{self.comment.pk}/change/")
+    def test_an_author_gets_from_a_post_or_a_comment_to_its_page(self):
+        for model, row in (("post", self.post), ("comment", self.comment)):
+            with self.subTest(model):
+                response = self.client.get(f"/admin/blog/{model}/{row.pk}/change/")
 
-        self.assertContains(response, "/admin/r/")
+                self.assertContains(response, f'href="{row.get_absolute_url()}"')
         self.assertEqual(self.comment.get_absolute_url(), f"/posts/keys/#comment-{self.comment.pk}")
+
+    def test_a_draft_and_its_comments_have_no_link_to_a_page(self):
+        draft = self.make_post("draft", published_at=None)
+        comment = self.make_comment(draft)
+
+        for model, row in (("post", draft), ("comment", comment)):
+            with self.subTest(model):
+                response = self.client.get(f"/admin/blog/{model}/{row.pk}/change/")
+
+                self.assertNotContains(response, "View on site")
+
+    def test_drafts_come_first_in_the_list(self):
+        self.make_post("draft", published_at=None)
+        self.make_post("newer", published_at=datetime(2026, 4, 1, tzinfo=UTC))
+
+        rows = self.client.get("/admin/blog/post/").context["cl"].result_list
+
+        self.assertEqual([post.slug for post in rows], ["draft", "newer", "keys"])

@@ -131,7 +131,7 @@ class ReaderTests(BrowserTestCase):
         self.assertShows("Ada")
         self.assertShows("A remark.")
 
-    def test_a_form_error_is_said_and_nothing_is_lost(self):
+    def test_a_form_error_is_shown_and_the_text_stays(self):
         self.page.goto("/posts/keys/comment/")
         self.page.locator('[name="author"]').fill("   ")
         self.page.locator('[name="body"]').fill("A long remark.")
@@ -154,7 +154,7 @@ class ReaderTests(BrowserTestCase):
 
 
 class BrowserCopyTests(BrowserTestCase):
-    """Nobody is shown the browser's old copy on a plain click."""
+    """A plain click never shows an outdated copy of the browser."""
 
     def stored(self, page, href):
         """Return whether the browser has a copy of the page at `href`."""
@@ -166,14 +166,14 @@ class BrowserCopyTests(BrowserTestCase):
         }"""
         return page.evaluate(script, f"{self.live_server_url}{href}")
 
-    def test_the_browser_keeps_a_copy_of_each_page_that_is_cached(self):
+    def test_the_browser_stores_each_page_that_is_cached(self):
         for href in ("/", "/posts/keys/", "/tags/redis/", "/about/"):
             self.page.goto(href)
 
             with self.subTest(href):
                 self.assertTrue(self.stored(self.page, href))
 
-    def test_a_copy_that_is_still_right_costs_no_body(self):
+    def test_a_valid_copy_is_confirmed_without_a_body(self):
         self.page.goto("/")
         self.follow("/posts/keys/")
         self.page.goto("/")
@@ -199,7 +199,7 @@ class BrowserCopyTests(BrowserTestCase):
 
         self.assertShows("A remark.")
 
-    def test_a_comment_of_somebody_else_is_seen_on_the_next_click(self):
+    def test_a_comment_of_another_visitor_is_seen_on_the_next_click(self):
         self.page.goto("/")
         self.follow("/posts/keys/")
         other = self.visitor()
@@ -229,7 +229,7 @@ class BrowserCopyTests(BrowserTestCase):
         self.assertShows("Revised.")
         self.assertHides("All about keys.")
 
-    def test_the_browser_keeps_no_copy_of_a_personal_page(self):
+    def test_the_browser_stores_no_personal_page(self):
         for href in ("/archive/", "/posts/keys/comment/", "/search/?q=keys"):
             self.page.goto(href)
 

@@ -1,4 +1,4 @@
-"""Comments: plain text, limited, escaped, and never in a cached form."""
+"""Comments: plain text, limited, escaped. The form is never cached."""
 
 import re
 from html import escape
@@ -18,6 +18,7 @@ class CommentTestCase(CacheTestCase):
     def setUp(self):
         super().setUp()
         self.post = self.make_post("keys")
+        self.empty_caches()
 
     def send(self, author="Ada", body="I see.", client=None, **headers):
         """Send the form, as a visitor does, and commit."""
@@ -239,7 +240,7 @@ class CommentTextTests(CommentTestCase):
 
 
 class RememberedNameTests(CommentTestCase):
-    """The visitor's browser keeps the name, for the next form and the archive's greeting."""
+    """The visitor's browser stores the name, for the next form and the archive's greeting."""
 
     def test_the_next_form_has_the_name(self):
         self.send("Grace")

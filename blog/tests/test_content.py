@@ -15,10 +15,10 @@ from pathlib import Path
 
 import redis
 from django.conf import settings
-from django.test import SimpleTestCase
+from django.test import SimpleTestCase, override_settings
 
 from blog.tests import CacheTestCase
-from mysite.testing import TEST_TIMEOUT, use_redis_within
+from resilient_cache.tests.server import caches_at
 
 CONTENT = settings.BASE_DIR / "blog" / "content"
 FRONT_MATTER = re.compile(
@@ -41,7 +41,9 @@ FENCE = re.compile(r"^```(?P<language>\S*)\n(?P<code>.*?)^```$", re.MULTILINE | 
 QUOTED_FILE = re.compile(r"(?:# |\{# )(?P<path>[\w./-]+\.\w+)(?: #\})?")
 LEFT_OUT = re.compile(r"^\s*(?:# ?)?\.\.\.\s*$", re.MULTILINE)
 # `manage.py test blog.tests.test_pages -k pattern`, or a test's dotted name alone.
-NAMED_TEST = re.compile(r"\b((?:blog|lab|mysite|watch)\.tests(?:\.\w+)+)(?:\s+-k\s+(\w+))?")
+NAMED_TEST = re.compile(
+    r"\b((?:blog|lab|mysite|resilient_cache|watch)\.tests(?:\.\w+)+)(?:\s+-k\s+(\w+))?"
+)
 
 
 @dataclass
@@ -209,7 +211,8 @@ class SessionTests(CacheTestCase):
     def setUp(self):
         super().setUp()
         # One post lets a Redis hang, and waits until the timeout is over.
-        self.enterContext(use_redis_within(TEST_TIMEOUT, settings.REDIS_URL))
+        caches = caches_at(settings.REDIS_URL, timeout=2)
+        self.enterContext(override_settings(CACHES=caches))
         # The posts play in database 9. FLUSHALL, because this Redis is the test run's own.
         redis.Redis.from_url(settings.REDIS_URL).flushall()
 

@@ -82,6 +82,18 @@ class FeedTests(CacheTestCase):
         self.assertEqual(self.client.get("/feed/").status_code, 200)
         self.assertEqual(len(self.titles()), 1)
 
+    def test_a_character_that_xml_cannot_express_does_not_break_it(self):
+        for character in "\ufffe\uffff":
+            with self.subTest(character):
+                self.empty_caches()
+                self.make_post(f"n-{ord(character)}", title=f"A{character}B", body=f"x{character}")
+
+                self.assertIn("AB", self.titles())
+
+    def test_it_has_an_author(self):
+        # RFC 4287, section 4.1.1: a feed or each of its entries must have one.
+        self.assertTrue(self.feed().findtext(f"{ATOM}author/{ATOM}name"))
+
     def test_it_runs_the_same_number_of_queries_for_any_number_of_posts(self):
         self.make_post("keys", tags=["redis", "django"])
         with self.assertNumQueries(2):

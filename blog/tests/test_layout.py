@@ -1,4 +1,4 @@
-"""The shape of the project: small, one way, and nothing made up."""
+"""The layout of the project: imports run one way, and the lesson explains itself."""
 
 import ast
 import re
@@ -19,10 +19,6 @@ def source_files(folder, *without):
     ]
 
 
-def lines_of(path):
-    return len(path.read_text().splitlines())
-
-
 def imports_of(path):
     """Return the modules that the file imports, at any depth of it."""
     modules = set()
@@ -34,26 +30,55 @@ def imports_of(path):
     return modules
 
 
-class DirectionTests(SimpleTestCase):
-    """Arrows run one way: lab to watch, lab to blog."""
+# What each package may import of this project, its tests aside.
+PACKAGES = ("blog", "lab", "mysite", "resilient_cache", "tools", "watch")
+MAY_IMPORT = {
+    "blog": {"resilient_cache"},
+    "resilient_cache": set(),
+    "watch": set(),
+    "lab": {"blog", "mysite", "resilient_cache", "watch"},
+}
 
-    def importers(self, folder, *forbidden, without=()):
+
+class DirectionTests(SimpleTestCase):
+    """Arrows run one way: lab to watch, resilient_cache and blog; blog to resilient_cache."""
+
+    def imports(self, folder):
+        """Return {file: the module of this project that it imports} of a folder, tests aside."""
         return {
-            path.relative_to(BASE).as_posix(): module
-            for path in source_files(BASE / folder, *without)
+            (path.relative_to(BASE).as_posix(), module)
+            for path in source_files(BASE / folder, "tests")
             for module in imports_of(path)
-            if module.partition(".")[0] in forbidden
+            if module.partition(".")[0] in PACKAGES
         }
 
-    def test_blog_imports_neither_watch_nor_lab(self):
-        self.assertEqual(self.importers("blog", "watch", "lab"), {})
+    def test_each_package_imports_only_what_it_may(self):
+        for folder, allowed in MAY_IMPORT.items():
+            for path, module in self.imports(folder):
+                with self.subTest(path, imports=module):
+                    self.assertIn(module.partition(".")[0], {folder, *allowed})
 
-    def test_watch_imports_neither_blog_nor_lab(self):
-        # Its tests need something to watch.
-        self.assertEqual(self.importers("watch", "blog", "lab", without=["tests"]), {})
+    def test_the_blog_uses_four_names_of_resilient_cache_in_python(self):
+        used = {
+            module for _, module in self.imports("blog") if module.startswith("resilient_cache")
+        }
 
-    def test_the_caches_import_none_of_the_apps(self):
-        self.assertEqual(self.importers("mysite/caches", "blog", "watch", "lab"), {})
+        self.assertLessEqual(
+            used - {"resilient_cache.groups", "resilient_cache.pages"},
+            {
+                "resilient_cache.groups.invalidate_on_commit",
+                "resilient_cache.groups.version",
+                "resilient_cache.pages.cache_page",
+                "resilient_cache.pages.never_cache",
+            },
+        )
+
+    def test_nothing_imports_tools(self):
+        for folder in PACKAGES:
+            if folder != "tools":
+                names = {module for _, module in self.imports(folder)}
+                with self.subTest(folder):
+                    self.assertEqual({name for name in names if name.startswith("tools")}, set())
 
     def test_blog_templates_use_neither_watch_nor_lab(self):
         for path in sorted((BASE / "templates" / "blog").rglob("*.html")):
@@ -62,21 +87,13 @@ class DirectionTests(SimpleTestCase):
 
     def test_there_are_no_utils(self):
         for name in ("utils", "helpers", "misc", "common"):
-            with self.subTest(name):
-                self.assertEqual(list(BASE.glob(f"[bmwl]*/**/{name}.py")), [])
+            for folder in PACKAGES:
+                with self.subTest(name, folder=folder):
+                    self.assertEqual(list((BASE / folder).glob(f"**/{name}.py")), [])
 
 
-class SizeTests(SimpleTestCase):
-    """Small stays small: who reads it top to bottom has had the tutorial."""
-
-    def test_the_views_fit_on_160_lines(self):
-        self.assertLessEqual(lines_of(BLOG / "views.py"), 160)
-
-    def test_the_blog_without_tests_content_and_migrations_is_under_900_lines(self):
-        files = source_files(BLOG, "tests", "content", "migrations")
-
-        self.assertIn(BLOG / "views.py", files)
-        self.assertLess(sum(map(lines_of, files)), 900)
+class LessonTests(SimpleTestCase):
+    """The views are read from top to bottom as a tutorial."""
 
     def test_the_views_stand_in_the_order_of_the_levels(self):
         tree = ast.parse((BLOG / "views.py").read_text())
@@ -100,12 +117,12 @@ class SizeTests(SimpleTestCase):
 
 
 class HonestyTests(SimpleTestCase):
-    """What is cached is really costly."""
+    """What is cached is really expensive."""
 
     def test_nothing_sleeps_to_look_slow(self):
-        # mysite and watch have threads that wait for something; no page does.
+        # mysite and watch have threads that wait for something. No page waits.
         for folder in ("blog", "lab"):
-            for path in source_files(BASE / folder, "content"):
+            for path in source_files(BASE / folder, "bench"):  # It waits for servers.
                 tree = ast.parse(path.read_text())
                 names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
                 names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
@@ -132,7 +149,7 @@ class HonestyTests(SimpleTestCase):
                         self.assertNotRegex(path.read_text(), pattern)
 
     def test_fragment_names_stand_without_quotes(self):
-        # {% cache 60 "name" %} has the quotes in its key, and deleting `name` does nothing.
+        # {% cache 60 "name" %} has the quotes in its key.
         for path in sorted((BASE / "templates").rglob("*.html")):
             with self.subTest(path.relative_to(BASE).as_posix()):
                 self.assertNotRegex(path.read_text(), r"\{%\s*cache\s+\S+\s+[\"']")

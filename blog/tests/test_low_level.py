@@ -4,17 +4,18 @@ from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 from django.core.cache import cache
+from django.test import tag
 
-from blog import caching, search
+from blog import caching, limits, search
 from blog.models import Post
 from blog.tests import CacheTestCase
+from resilient_cache.groups import version
 
-RESULTS = "*:search:results:*"
+ANSWERS = "low-level:*:search:answer:*"
+INDEX = "low-level:*:search:index"
 
 
-class SearchCacheTests(CacheTestCase):
-    """What search keeps, under which keys, and for how long."""
-
+class SearchTestCase(CacheTestCase):
     url = "/search/?q=hashes"
 
     def setUp(self):
@@ -22,137 +23,69 @@ class SearchCacheTests(CacheTestCase):
         self.keys_post = self.make_post("keys", body="Keys name values. Hashes too.")
         self.hashes = self.make_post("hashes", body="Hashes have fields.")
         self.lists = self.make_post("lists", body="Lists have ends.")
-
-    def key(self, pattern):
-        """Return the one key of this level that looks like `pattern`."""
-        (key,) = self.keys("low-level", pattern)
-        return key
+        self.empty_caches()
 
     def slugs(self, response, name="results"):
         return [card["slug"] for card in response.context[name]]
 
-    # get_or_build: the index
 
-    def test_the_index_is_built_once_for_all_queries(self):
+@tag("behaviour")
+class SearchCacheTests(SearchTestCase):
+    """cache.get, set, get_or_set, get_many, set_many, add, incr and touch, as search uses them."""
+
+    # get_or_set: the index
+
+    def test_the_index_is_built_once_for_all_questions(self):
         with mock.patch("blog.search.build_index", side_effect=search.build_index) as build_index:
             for query in ("hashes", "lists", "nonsense"):
                 self.client.get("/search/", {"q": query})
 
         build_index.assert_called_once()
 
-    def test_the_index_lives_for_ten_minutes(self):
-        self.client.get(self.url)
-
-        ttl = self.ttl("low-level", self.key("*:search:index"))
-        self.assertEqual(caching.SEARCH_INDEX_TIMEOUT, 600)
-        self.assertLessEqual(595, ttl)
-        self.assertLessEqual(ttl, 600)
-
-    # get, touch: the results
+    # get and set: the answers
 
     def test_a_hit_searches_nothing(self):
         first = self.client.get(self.url)
 
-        with mock.patch("blog.search.best", side_effect=AssertionError), self.assertNumQueries(0):
+        with mock.patch("blog.search.best", side_effect=AssertionError), self.assertNoQueries():
             second = self.client.get(self.url)
 
         self.assertEqual(self.slugs(second), self.slugs(first))
         self.assertEqual(self.slugs(second, "related"), self.slugs(first, "related"))
 
-    def test_the_same_words_in_another_order_are_the_same_entry(self):
+    def test_the_same_words_in_another_order_are_a_hit(self):
         self.client.get("/search/?q=hashes+keys")
 
-        self.client.get("/search/?q=Keys,+HASHES!+keys")
+        with mock.patch("blog.search.best", side_effect=AssertionError):
+            self.client.get("/search/?q=Keys,+HASHES!+keys")
 
-        self.assertEqual(len(self.keys("low-level", RESULTS)), 1)
+    def test_other_words_are_another_answer(self):
+        hashes = self.client.get("/search/?q=fields")
+        lists = self.client.get("/search/?q=ends")
 
-    def test_other_words_are_another_entry(self):
-        self.client.get("/search/?q=hashes")
+        self.assertEqual([self.slugs(hashes), self.slugs(lists)], [["hashes"], ["lists"]])
 
-        self.client.get("/search/?q=lists")
-
-        self.assertEqual(len(self.keys("low-level", RESULTS)), 2)
-
-    def test_results_live_for_ten_minutes(self):
+    def test_an_answer_is_made_of_plain_values(self):
         self.client.get(self.url)
 
-        ttl = self.ttl("low-level", self.key(RESULTS))
-        self.assertEqual(caching.SEARCH_RESULTS_TIMEOUT, 600)
-        self.assertLessEqual(595, ttl)
-        self.assertLessEqual(ttl, 600)
-
-    def test_a_hit_gives_the_results_no_more_time(self):
-        self.client.get(self.url)
-        self.redis("low-level").expire(self.key(RESULTS), 20)
-
-        self.client.get(self.url)
-
-        self.assertLessEqual(self.ttl("low-level", self.key(RESULTS)), 20)
-
-    def test_an_index_that_is_used_has_its_whole_time_again(self):
-        self.client.get(self.url)
-        self.redis("low-level").expire(self.key("*:search:index"), 20)
-
-        self.client.get("/search/?q=lists")
-
-        self.assertGreater(self.ttl("low-level", self.key("*:search:index")), 590)
-
-    def test_results_that_expired_are_found_again(self):
-        self.client.get(self.url)
-        self.redis("low-level").delete(self.key(RESULTS))
-
-        response = self.client.get(self.url)
-
-        self.assertEqual(self.slugs(response)[0], "hashes")
-        self.assertEqual(len(self.keys("low-level", RESULTS)), 1)
-
-    def test_results_are_plain_values_and_no_models(self):
-        self.client.get(self.url)
-
-        key = self.key(RESULTS).partition(":search:")[2]
-        version = caching.version(caching.SEARCH_GENERATION_KEY)
-        _, answer = cache.get(f"search:{key}", version=version)
+        with mock.patch.object(search, "find", side_effect=AssertionError):
+            answer = self.client.get(self.url).context
         self.assertEqual({type(card) for card in answer["results"] + answer["related"]}, {dict})
 
-    # An empty result told from a miss
+    # None is an answer: a sentinel tells it from a miss
 
-    def test_an_empty_result_is_stored(self):
+    def test_an_empty_answer_is_a_hit(self):
         self.client.get("/search/?q=nonsense")
 
-        self.assertEqual(len(self.keys("low-level", RESULTS)), 1)
-
-    def test_a_stored_empty_result_is_a_hit(self):
-        self.client.get("/search/?q=nonsense")
-
-        with mock.patch("blog.search.best", side_effect=AssertionError), self.assertNumQueries(0):
+        with mock.patch("blog.search.find", side_effect=AssertionError), self.assertNoQueries():
             response = self.client.get("/search/?q=nonsense")
 
         self.assertEqual(self.slugs(response), [])
 
-    # version=: keys that an invalidation makes unreachable
+    # version=: an invalidation leads to other keys
 
-    def test_index_results_and_comment_counts_have_their_generation_in_their_keys(self):
+    def test_a_new_version_of_the_posts_builds_the_index_again(self):
         self.client.get(self.url)
-
-        search, comments = caching.SEARCH_GENERATION_KEY, caching.COMMENTS_GENERATION_KEY
-        counts = f"*:comments:{self.hashes.pk}"
-        for pattern, name in (("*:search:index", search), (RESULTS, search), (counts, comments)):
-            with self.subTest(pattern):
-                self.assertIn(f".{caching.version(name)}:", self.key(pattern))
-
-    def test_a_comment_leaves_the_index_alone(self):
-        self.client.get(self.url)
-        before = self.keys("low-level", "*:search:index")
-
-        with self.commit():
-            self.make_comment(self.hashes)
-        self.client.get("/search/?q=lists")
-
-        self.assertEqual(self.keys("low-level", "*:search:index"), before)
-
-    def test_a_new_generation_makes_all_of_them_unreachable_and_deletes_none(self):
-        self.client.get(self.url)
-        before = set(self.keys("low-level", "*.[0-9]*:search:index"))
 
         with self.commit():
             self.hashes.save()
@@ -160,18 +93,143 @@ class SearchCacheTests(CacheTestCase):
             self.client.get(self.url)
 
         build_index.assert_called_once()
-        self.assertLess(before, set(self.keys("low-level", "*.[0-9]*:search:index")))
 
-    def test_a_generation_that_was_evicted_is_a_new_one(self):
+    def test_a_comment_leaves_the_answer_cached_and_changes_the_count(self):
         self.client.get(self.url)
-        before = caching.version(caching.SEARCH_GENERATION_KEY)
+        self.make_comment(self.hashes)
 
-        self.redis("low-level").delete(self.key("*:search:generation"))
+        with mock.patch("blog.search.find", side_effect=AssertionError):
+            response = self.client.get(self.url)
 
-        self.assertGreater(caching.version(caching.SEARCH_GENERATION_KEY), before)
+        self.assertEqual(response.context["results"][0]["comments"], 1)
+
+    # get_many and set_many: the comment counts
+
+    def test_missing_counts_are_one_query(self):
+        for number in range(10):
+            self.make_comment(self.make_post(f"hashes-{number}", body="Hashes."))
+        self.client.get(self.url)
+        self.make_comment(self.hashes)
+
+        with self.assertNumQueriesOn("blog_comment", 1):
+            response = self.client.get(self.url)
+
+        counts = {card["slug"]: card["comments"] for card in response.context["results"]}
+        self.assertEqual(len(counts), 12)
+        self.assertEqual((counts["hashes"], counts["hashes-3"], counts["keys"]), (1, 1, 0))
+
+    def test_a_post_without_comments_is_cached_as_zero(self):
+        self.client.get(self.url)
+
+        with self.assertNoQueries():
+            self.client.get(self.url)
+
+        counted = cache.get(f"comments:{self.hashes.pk}", version=version("comments"))
+        self.assertEqual(counted, 0)
+
+    # add, incr and touch: counters
+
+    def test_each_search_is_counted(self):
+        for number in (1, 2, 3):
+            response = self.client.get(self.url)
+
+            self.assertEqual(response.context["searches"], number)
+            self.assertContains(response, number)
+
+    def test_a_search_without_words_is_not_counted(self):
+        for query in ("7", "!", "a b c"):
+            response = self.client.get("/search/", {"q": query})
+
+            self.assertEqual(response.context["searches"], 0)
+
+    def test_a_counter_that_expires_between_two_calls_is_zero(self):
+        with mock.patch.object(limits, "cache") as cache:
+            cache.incr.side_effect = ValueError("Key not found")
+
+            self.assertEqual(limits.count_up("test:counter", 60), 0)
+
+
+class SearchInRedisTests(SearchTestCase):
+    """What Redis holds of the search: database 0, and keys that begin with `low-level`."""
+
+    def key(self, pattern):
+        """Return the one key of this level that looks like `pattern`."""
+        (key,) = self.keys("low-level", pattern)
+        return key
+
+    def test_all_keys_have_the_prefix_low_level(self):
+        self.client.get(self.url)
+
+        self.assertGreater(len(self.keys("low-level")), 4)
+        for key in self.keys("low-level"):
+            with self.subTest(key):
+                self.assertTrue(key.startswith("low-level:"))
+
+    def test_the_other_levels_cache_nothing_of_it(self):
+        self.client.get(self.url)
+
+        for level in ("site", "view", "fragment"):
+            with self.subTest(level):
+                self.assertEqual(self.keys(level), [])
+
+    def test_index_answers_and_comment_counts_have_their_version_in_their_keys(self):
+        self.client.get(self.url)
+
+        posts, comments = version("posts"), version("comments")
+        self.assertEqual(self.key(INDEX), f"low-level:{posts}:search:index")
+        self.assertTrue(self.key(ANSWERS).startswith(f"low-level:{posts}:search:answer:"))
+        self.key(f"low-level:{comments}:comments:{self.hashes.pk}")
+
+    def test_index_and_answers_live_for_ten_minutes(self):
+        self.client.get(self.url)
+
+        self.assertEqual(caching.SEARCH_TIMEOUT, 600)
+        for pattern in (INDEX, ANSWERS):
+            with self.subTest(pattern):
+                self.assertLessEqual(595, self.ttl("low-level", self.key(pattern)))
+                self.assertLessEqual(self.ttl("low-level", self.key(pattern)), 600)
+
+    def test_a_hit_leaves_the_timeouts_of_index_and_answers_alone(self):
+        # Used every minute, they would outlive a change that invalidates nothing, such as raw SQL.
+        self.client.get(self.url)
+        for pattern in (INDEX, ANSWERS):
+            self.redis("low-level").expire(self.key(pattern), 100)
+
+        for query in ("hashes", "lists"):
+            self.client.get("/search/", {"q": query})
+
+        for pattern in (INDEX, ANSWERS):
+            with self.subTest(pattern):
+                ttls = [self.ttl("low-level", key) for key in self.keys("low-level", pattern)]
+                self.assertLessEqual(min(ttls), 100)
+
+    def test_an_expired_answer_is_found_again(self):
+        self.client.get(self.url)
+        self.redis("low-level").delete(self.key(ANSWERS))
+
+        response = self.client.get(self.url)
+
+        self.assertEqual(self.slugs(response)[0], "hashes")
+        self.key(ANSWERS)
+
+    def test_an_invalidation_deletes_no_value(self):
+        self.client.get(self.url)
+        before = set(self.keys("low-level", "low-level:*:search:*"))
+
+        with self.commit():
+            self.hashes.save()
+        self.client.get(self.url)
+
+        self.assertLess(before, set(self.keys("low-level", "low-level:*:search:*")))
+
+    def test_an_evicted_version_is_replaced_by_another_one(self):
+        self.client.get(self.url)
+        before = version("posts")
+
+        self.redis("low-level").delete("low-level:1:group:posts")
+
+        self.assertNotEqual(version("posts"), before)
         self.assertEqual(self.slugs(self.client.get(self.url))[0], "hashes")
-
-    # get_many and set_many: comment counts
 
     def test_comment_counts_of_all_results_are_one_command(self):
         for number in range(10):
@@ -184,37 +242,8 @@ class SearchCacheTests(CacheTestCase):
         self.assertGreater(len(self.slugs(response)), 10)
         self.assertEqual(commands["mget"], 1)
 
-    def test_counts_that_are_missing_are_one_query(self):
-        self.make_comment(self.hashes)
-        self.client.get(self.url)
-        self.redis("low-level").delete(self.key(f"*:comments:{self.hashes.pk}"))
-
-        with self.assertNumQueries(1):
-            response = self.client.get(self.url)
-
-        counts = {card["slug"]: card["comments"] for card in response.context["results"]}
-        self.assertEqual(counts, {"hashes": 1, "keys": 0})
-
-    def test_a_post_without_comments_is_stored_as_zero(self):
-        self.client.get(self.url)
-
-        with self.assertNumQueries(0):
-            self.client.get(self.url)
-
-        version = caching.version(caching.COMMENTS_GENERATION_KEY)
-        self.assertEqual(cache.get(f"comments:{self.hashes.pk}", version=version), 0)
-
-    # add and incr: counters
-
-    def test_each_search_is_counted(self):
-        for number in (1, 2, 3):
-            response = self.client.get(self.url)
-
-            self.assertEqual(response.context["searches"], number)
-            self.assertContains(response, number)
-
-    def test_a_counter_is_added_to_by_redis_itself(self):
-        # Not read, added to and written back, where two processes lose one of two.
+    def test_a_counter_is_counted_up_by_redis_itself(self):
+        # Two processes that read, add and write back would lose one of two.
         self.client.get(self.url)
 
         with self.commands() as commands:
@@ -222,30 +251,31 @@ class SearchCacheTests(CacheTestCase):
 
         self.assertEqual(commands["incrby"], 1)
 
-    def test_no_count_is_lost_between_threads(self):
+    def test_every_call_of_many_threads_is_counted(self):
         with ThreadPoolExecutor(8) as pool:
-            numbers = list(pool.map(lambda _: search.count_up("test:counter", 60), range(200)))
+            numbers = list(pool.map(lambda _: limits.count_up("test:counter", 60), range(200)))
 
         self.assertEqual(sorted(numbers), list(range(1, 201)))
 
-    def test_a_counter_has_a_timeout_that_counting_does_not_prolong(self):
-        search.count_up("test:counter", 60)
-        (key,) = self.keys("low-level", "*:test:counter")
+    def test_counting_does_not_prolong_a_counter(self):
+        limits.count_up("test:counter", 60)
+        key = "low-level:1:test:counter"
         self.redis("low-level").expire(key, 20)
 
-        self.assertEqual(search.count_up("test:counter", 60), 2)
+        self.assertEqual(limits.count_up("test:counter", 60), 2)
 
         self.assertLessEqual(self.ttl("low-level", key), 20)
 
-    def test_a_counter_that_expired_in_between_is_zero(self):
-        def expired(*args, **kwargs):
-            self.redis("low-level").delete(*self.keys("low-level", "*:test:counter"))
-            raise ValueError("Key not found")
+    def test_the_count_of_searches_lives_for_an_hour_after_the_last_search(self):
+        self.client.get(self.url)
+        key = self.key("low-level:1:search:count:*")
+        self.redis("low-level").expire(key, 20)
 
-        with mock.patch.object(cache, "incr", expired):
-            self.assertEqual(search.count_up("test:counter", 60), 0)
+        self.client.get(self.url)
 
-    def test_nothing_is_stored_for_ever(self):
+        self.assertGreater(self.ttl("low-level", key), 3590)
+
+    def test_every_key_has_a_timeout(self):
         self.client.get(self.url)
         self.client.get("/search/?q=nonsense")
 
@@ -253,25 +283,8 @@ class SearchCacheTests(CacheTestCase):
             with self.subTest(key):
                 self.assertGreater(self.ttl("low-level", key), 0)
 
-    # The page
-
-    def test_all_keys_have_the_prefix_low_level(self):
-        self.client.get(self.url)
-
-        self.assertGreater(len(self.keys("low-level")), 4)
-        for key in self.keys("low-level"):
-            with self.subTest(key):
-                self.assertTrue(key.startswith("low-level:"))
-
-    def test_no_other_level_keeps_anything_of_it(self):
-        self.client.get(self.url)
-
-        for level in ("site", "view", "fragment"):
-            with self.subTest(level):
-                self.assertEqual(self.keys(level), [])
-
-    def test_a_search_for_nothing_asks_neither_redis_nor_the_database(self):
-        for url in ("/search/", "/search/?q=", "/search/?q=+"):
+    def test_a_search_without_words_asks_neither_redis_nor_the_database(self):
+        for url in ("/search/", "/search/?q=", "/search/?q=+", "/search/?q=7", "/search/?q=!"):
             with self.subTest(url), self.commands() as commands, self.assertNumQueries(0):
                 self.assertEqual(self.client.get(url).status_code, 200)
 
@@ -279,7 +292,7 @@ class SearchCacheTests(CacheTestCase):
 
 
 class SearchTests(CacheTestCase):
-    """What is found."""
+    """What the search finds, and in which order."""
 
     def setUp(self):
         super().setUp()
@@ -335,6 +348,32 @@ class SearchTests(CacheTestCase):
 
         self.assertContains(response, "&lt;b&gt;bold&lt;/b&gt;")
         self.assertNotContains(response, "<b>bold</b>")
+
+    def test_no_word_of_a_long_question_is_ignored(self):
+        question = "an article about all best big cats do eat zebras and eviction"
+
+        self.assertEqual(self.slugs(self.find(question))[0], "eviction")
+
+    def test_accents_do_not_matter(self):
+        self.make_post("pagina", title="Página", body="Invalidar só uma página, não as outras.")
+
+        for query in ("pagina", "PÁGINA", "so", "não"):
+            with self.subTest(query):
+                self.assertEqual(self.slugs(self.find(query)), ["pagina"])
+
+    def test_words_in_other_scripts_are_found(self):
+        self.make_post("kesh", title="Кэш", body="Кэш хранит страницы.")
+
+        self.assertEqual(self.slugs(self.find("КЭШ")), ["kesh"])
+
+    def test_lessons_come_before_made_up_notes(self):
+        note = {"seeded_as": "x", "title": "Eviction", "body": "Eviction eviction eviction."}
+        self.make_post("note-1", **note)
+        self.make_post(
+            "lesson", title="A lesson", body=f"Eviction. {'Other words. ' * 99}", lesson=1
+        )
+
+        self.assertEqual(self.slugs(self.find("eviction")), ["eviction", "lesson", "note-1"])
 
     def test_at_most_twenty_posts_are_shown(self):
         for number in range(25):

@@ -2,20 +2,27 @@
 
 from unittest import mock
 
+from django.core.cache import caches
+from django.test import tag
+
 from blog import caching
 from blog.models import Post
 from blog.tests import CacheTestCase
 
 
-class PerViewTests(CacheTestCase):
-    """`@cache_page(POST_TIMEOUT, cache="view")`, as the post page uses it."""
-
+class PerViewTestCase(CacheTestCase):
     url = "/posts/keys/"
 
     def setUp(self):
         super().setUp()
         self.post = self.make_post("keys")
         self.make_comment(self.post)
+        self.empty_caches()
+
+
+@tag("behaviour")
+class PerViewTests(PerViewTestCase):
+    """`@cache_page(POST_TIMEOUT, cache="view", group="post:{slug}")`, as the post page uses it."""
 
     def test_the_first_get_is_built_from_the_database(self):
         self.assertContains(self.assertMiss(self.url), self.post.title)
@@ -36,43 +43,10 @@ class PerViewTests(CacheTestCase):
         with mock.patch.object(Post, "body_html", side_effect=AssertionError):
             self.assertHit(self.url)
 
-    def test_the_entry_has_the_prefix_view(self):
+    def test_an_expired_page_is_built_again(self):
         self.client.get(self.url)
 
-        (key,) = self.pages("view")
-        self.assertTrue(key.startswith("view:"))
-
-    def test_the_whole_site_keeps_nothing_of_it(self):
-        self.client.get(self.url)
-        self.client.get(self.url)
-
-        self.assertEqual(self.keys("site"), [])
-
-    def test_no_finer_level_keeps_anything_of_it(self):
-        self.client.get(self.url)
-
-        self.assertEqual(self.keys("fragment"), [])
-        self.assertEqual(self.keys("low-level"), [])
-
-    def test_the_time_to_live_is_the_decorators(self):
-        self.client.get(self.url)
-
-        (key,) = self.pages("view")
-        self.assertEqual(caching.POST_TIMEOUT, 300)
-        self.assertLessEqual(295, self.ttl("view", key))
-        self.assertLessEqual(self.ttl("view", key), 300)
-
-    def test_nothing_is_stored_for_ever(self):
-        self.client.get(self.url)
-
-        for key in self.keys("view"):
-            with self.subTest(key):
-                self.assertGreater(self.ttl("view", key), 0)
-
-    def test_an_entry_that_expired_is_built_again(self):
-        self.client.get(self.url)
-
-        self.redis("view").delete(*self.pages("view"))
+        caches["view"].clear()
 
         self.assertMiss(self.url)
         self.assertHit(self.url)
@@ -83,9 +57,56 @@ class PerViewTests(CacheTestCase):
         self.client.get(self.url)
         self.client.get("/posts/hashes/")
 
-        self.assertEqual(len(self.pages("view")), 2)
         self.assertContains(self.assertHit("/posts/hashes/"), "About hashes")
         self.assertContains(self.assertHit(self.url), "About keys")
+
+    def test_a_missing_post_is_404_each_time(self):
+        self.make_post("draft", published_at=None)
+
+        for slug in ("draft", "nonsense"):
+            for _ in range(2):
+                with self.subTest(slug):
+                    self.assertEqual(self.assertMiss(f"/posts/{slug}/").status_code, 404)
+
+    def test_the_comment_form_is_another_page_that_is_never_cached(self):
+        response = self.client.get(self.url)
+        self.assertContains(response, f'href="{self.url}comment/"')
+        self.assertNotContains(response, "csrfmiddlewaretoken")
+
+        for _ in range(2):
+            self.assertContains(self.assertMiss(f"{self.url}comment/"), "csrfmiddlewaretoken")
+
+
+class PerViewInRedisTests(PerViewTestCase):
+    """What Redis holds of the posts: database 2, and keys that begin with `view`."""
+
+    def test_the_key_of_a_page_is_its_url(self):
+        self.client.get(self.url)
+
+        self.assertEqual(self.pages("view"), [f"view:1:page:http://testserver{self.url}"])
+
+    def test_the_other_levels_cache_nothing_of_it(self):
+        self.client.get(self.url)
+        self.client.get(self.url)
+
+        for level in ("site", "fragment", "low-level"):
+            with self.subTest(level):
+                self.assertEqual(self.keys(level), [])
+
+    def test_a_page_lives_for_the_timeout_of_the_decorator(self):
+        self.client.get(self.url)
+
+        (key,) = self.pages("view")
+        self.assertEqual(caching.POST_TIMEOUT, 300)
+        self.assertLessEqual(295, self.ttl("view", key))
+        self.assertLessEqual(self.ttl("view", key), 300)
+
+    def test_every_key_has_a_timeout(self):
+        self.client.get(self.url)
+
+        for key in self.keys("view"):
+            with self.subTest(key):
+                self.assertGreater(self.ttl("view", key), 0)
 
     def test_a_hit_is_one_round_trip_to_redis(self):
         self.client.get(self.url)
@@ -103,12 +124,7 @@ class PerViewTests(CacheTestCase):
                 self.assertEqual(self.client.get(f"/posts/{slug}/").status_code, 404)
                 self.assertEqual(self.pages("view"), [])
 
-    def test_the_comment_form_has_a_page_of_its_own_that_is_not_stored(self):
-        response = self.client.get(self.url)
-        self.assertContains(response, f'href="{self.url}comment/"')
-        self.assertNotContains(response, "csrfmiddlewaretoken")
-        self.empty_caches()
-
+    def test_the_comment_form_stores_nothing(self):
         self.client.get(f"{self.url}comment/")
 
         self.assertEqual(self.stored(), {})

@@ -1,4 +1,4 @@
-"""`manage.py seed`: the posts, and enough other content to make a cache worth it."""
+"""`manage.py seed`: the lessons, and enough sample content for a cache to matter."""
 
 from io import StringIO
 from pathlib import Path
@@ -57,6 +57,28 @@ class SeedTests(CacheTestCase):
 
         first = [post.slug for post in Post.objects.published()[:WRITTEN]]
         self.assertEqual(set(first), {fields["slug"] for fields in written_posts()})
+
+    def test_the_written_posts_are_lessons_in_the_order_of_their_files(self):
+        seed(posts=30)
+
+        lessons = [post.slug for post in Post.objects.lessons()]
+        self.assertEqual(lessons, [fields["slug"] for fields in written_posts()])
+        self.assertEqual(Post.objects.notes().count(), 30)
+
+    def test_a_search_finds_lessons_before_notes(self):
+        seed(posts=200, comments=0)
+
+        for query in (
+            "invalidate one page",
+            "redis down timeout",
+            "how to avoid a stampede",
+            "what does the browser do with its copy of a cached page after an edit",
+        ):
+            with self.subTest(query):
+                results = self.client.get("/search/", {"q": query}).context["results"]
+                notes = [card["slug"].startswith("note-") for card in results]
+                self.assertGreater(notes.count(False), 3)
+                self.assertEqual(notes, sorted(notes))
 
     def test_the_other_posts_have_text_code_tags_and_a_date_of_their_own(self):
         seed(posts=30)
@@ -118,10 +140,10 @@ class SeedTests(CacheTestCase):
         self.assertIn(f"{WRITTEN + 3}/{WRITTEN + 3}", output.getvalue())
         self.assertIn("20/20", output.getvalue())
 
-    def test_a_log_gets_none(self):
+    def test_a_log_gets_no_progress_bar(self):
         self.assertEqual(seed().count("\n"), 1)
 
-    def test_every_seeded_page_is_there_and_right(self):
+    def test_every_seeded_page_answers(self):
         seed()
         for post in Post.objects.all():
             with self.subTest(post.slug):
@@ -167,7 +189,8 @@ class SeedAgainTests(CacheTestCase):
 
     def setUp(self):
         super().setUp()
-        seed()
+        with self.commit():
+            seed()
         self.post = Post.objects.get(slug=written_posts()[0]["slug"])
 
     def revised(self):
@@ -184,7 +207,7 @@ class SeedAgainTests(CacheTestCase):
         self.assertEqual(rows(), before)
         self.assertIn("0 new", output)
 
-    def test_the_second_run_drops_no_page(self):
+    def test_the_second_run_invalidates_no_page(self):
         self.client.get(self.post.get_absolute_url())
 
         with self.commit():
@@ -276,6 +299,14 @@ class SeedAgainTests(CacheTestCase):
         self.post.refresh_from_db()
         self.assertEqual(self.post.title, written_posts()[0]["title"])
 
+    def test_a_post_seeded_by_an_earlier_release_becomes_a_lesson(self):
+        Post.objects.filter(pk=self.post.pk).update(lesson=None)
+
+        seed()
+
+        self.post.refresh_from_db()
+        self.assertEqual(self.post.lesson, 1)
+
     def test_a_post_that_an_author_took_back_stays_a_draft(self):
         self.post.published_at = None
         self.post.save()
@@ -352,12 +383,12 @@ class SeedNumbersTests(CacheTestCase):
             with self.subTest(numbers), self.assertRaisesMessage(CommandError, "Give 0 to"):
                 seed(**numbers)
 
-    def test_what_is_no_number_is_refused(self):
+    def test_an_argument_that_is_not_a_number_is_refused(self):
         for option in ("--posts=abc", "--comments=1.5", "--posts=", "--nonsense"):
             with self.subTest(option), self.assertRaises(CommandError):
                 call_command("seed", option)
 
-    def test_nothing_is_written_then(self):
+    def test_a_refused_command_writes_nothing(self):
         with self.assertRaises(CommandError):
             seed(posts=5, comments=-1)
 
@@ -380,8 +411,8 @@ class SeedDatabaseTests(SimpleTestCase):
         self.assertIn(says, done.stderr)
         self.assertIn("migrate", done.stderr)
 
-    def test_one_without_tables(self):
+    def test_a_database_without_tables(self):
         self.assert_one_line(self.seed(), "no such table")
 
-    def test_a_file_that_is_none(self):
+    def test_a_file_that_is_not_a_database(self):
         self.assert_one_line(self.seed("This is a letter to my aunt.\n" * 100), "not a database")

@@ -5,7 +5,8 @@ import inspect
 from datetime import UTC, datetime
 
 from django.conf import settings
-from django.test import SimpleTestCase
+from django.core.cache import caches
+from django.test import SimpleTestCase, tag
 
 from blog import feeds, views
 from blog.tests import CacheTestCase
@@ -13,14 +14,17 @@ from blog.tests import CacheTestCase
 WHOLE_SITE = ("/", "/?page=2", "/tags/redis/", "/about/", "/feed/", "/sitemap.xml")
 
 
-class WholeSiteTests(CacheTestCase):
-    """The per-site cache: UpdateCacheMiddleware and FetchFromCacheMiddleware."""
-
+class WholeSiteTestCase(CacheTestCase):
     def setUp(self):
         super().setUp()
         for number in range(12):
             published_at = datetime(2026, 3, number + 1, tzinfo=UTC)
             self.make_post(f"post-{number}", published_at=published_at)
+
+
+@tag("behaviour")
+class WholeSiteTests(WholeSiteTestCase):
+    """The per-site cache: UpdateCacheMiddleware and FetchFromCacheMiddleware."""
 
     def test_the_first_get_is_built_from_the_database(self):
         for url in WHOLE_SITE:
@@ -43,15 +47,44 @@ class WholeSiteTests(CacheTestCase):
                 self.assertEqual(second.content, first.content)
                 self.assertEqual(second["Content-Type"], first["Content-Type"])
 
-    def test_a_page_is_one_entry_with_the_prefix_site(self):
+    def test_an_expired_page_is_built_again(self):
+        for url in WHOLE_SITE:
+            self.client.get(url)
+
+            caches["site"].clear()
+
+            with self.subTest(url):
+                self.assertMiss(url)
+                self.assertHit(url)
+
+    def test_each_page_of_a_list_is_an_entry_of_its_own(self):
+        first = self.client.get("/")
+        second = self.client.get("/?page=2")
+
+        self.assertContains(first, "/posts/post-11/")
+        self.assertNotContains(first, "/posts/post-0/")
+        self.assertContains(second, "/posts/post-0/")
+        self.assertEqual(self.assertHit("/").content, first.content)
+        self.assertEqual(self.assertHit("/?page=2").content, second.content)
+
+    def test_a_missing_page_is_404_each_time(self):
+        for url in ("/tags/nonsense/", "/?page=99", "/about/?page=2", "/nonsense/"):
+            for _ in range(2):
+                with self.subTest(url):
+                    self.assertEqual(self.assertMiss(url).status_code, 404)
+
+
+class WholeSiteInRedisTests(WholeSiteTestCase):
+    """What Redis holds of the whole site: database 1, and keys that begin with `site`."""
+
+    def test_the_key_of_a_page_is_its_url(self):
         for url in WHOLE_SITE:
             self.empty_caches()
 
             self.client.get(url)
 
             with self.subTest(url):
-                (key,) = self.pages("site")
-                self.assertTrue(key.startswith("site:"))
+                self.assertEqual(self.pages("site"), [f"site:1:page:http://testserver{url}"])
 
     def test_a_page_lives_for_the_seconds_of_the_settings(self):
         for url in WHOLE_SITE:
@@ -65,7 +98,7 @@ class WholeSiteTests(CacheTestCase):
                 self.assertLessEqual(seconds - 5, self.ttl("site", key))
                 self.assertLessEqual(self.ttl("site", key), seconds)
 
-    def test_nothing_is_stored_for_ever(self):
+    def test_every_key_has_a_timeout(self):
         for url in WHOLE_SITE:
             self.client.get(url)
 
@@ -73,34 +106,15 @@ class WholeSiteTests(CacheTestCase):
             with self.subTest(key):
                 self.assertGreater(self.ttl("site", key), 0)
 
-    def test_no_other_level_keeps_anything_of_it(self):
+    def test_the_other_levels_cache_nothing_of_it(self):
+        self.empty_caches()
+
         for url in WHOLE_SITE:
             self.client.get(url)
 
         for level in ("view", "fragment", "low-level"):
             with self.subTest(level):
                 self.assertEqual(self.keys(level), [])
-
-    def test_a_page_that_expired_is_built_again(self):
-        for url in WHOLE_SITE:
-            self.empty_caches()
-            self.client.get(url)
-
-            self.redis("site").delete(*self.pages("site"))
-
-            with self.subTest(url):
-                self.assertMiss(url)
-                self.assertHit(url)
-
-    def test_each_page_of_a_list_is_an_entry_of_its_own(self):
-        first = self.client.get("/")
-        second = self.client.get("/?page=2")
-
-        self.assertEqual(len(self.pages("site")), 2)
-        self.assertContains(first, "/posts/post-11/")
-        self.assertNotContains(first, "/posts/post-0/")
-        self.assertContains(second, "/posts/post-0/")
-        self.assertEqual(self.assertHit("/?page=2").content, second.content)
 
     def test_a_hit_is_one_round_trip_to_redis(self):
         for url in WHOLE_SITE:
@@ -113,14 +127,14 @@ class WholeSiteTests(CacheTestCase):
                 self.assertEqual(commands, {"mget": 1})
 
     def test_a_missing_page_is_not_stored(self):
-        for url in ("/tags/nonsense/", "/?page=99", "/nonsense/"):
+        for url in ("/tags/nonsense/", "/?page=99", "/about/?page=2", "/nonsense/"):
             with self.subTest(url):
                 self.assertEqual(self.client.get(url).status_code, 404)
                 self.assertEqual(self.pages("site"), [])
 
 
 class NoCacheCodeTests(SimpleTestCase):
-    """The whole-site level is in the settings, and nowhere else."""
+    """The whole-site level is in the settings alone."""
 
     def test_its_views_have_no_cache_code(self):
         for view in (views.home, views.tag, views.about, views.page_or_404):
@@ -140,8 +154,8 @@ class NoCacheCodeTests(SimpleTestCase):
     def test_update_stands_outside_of_fetch(self):
         middleware = settings.MIDDLEWARE
 
-        update = middleware.index("django.middleware.cache.UpdateCacheMiddleware")
-        fetch = middleware.index("django.middleware.cache.FetchFromCacheMiddleware")
+        update = middleware.index("resilient_cache.pages.UpdateCacheMiddleware")
+        fetch = middleware.index("resilient_cache.pages.FetchFromCacheMiddleware")
         self.assertLess(update, fetch)
         self.assertEqual(fetch, len(middleware) - 1)
 
