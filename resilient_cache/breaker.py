@@ -119,7 +119,7 @@ class BreakerRetry(Retry):
             except (*OUTAGES, ResponseError) as error:
                 if is_retryable and not is_retryable(error):
                     raise
-                if not is_outage(error):
+                if isinstance(error, ResponseError) and not is_outage(error):
                     breaker.refuse(error)
                     raise
                 failures += 1
@@ -133,14 +133,14 @@ class BreakerRetry(Retry):
                     # django-redis hides a ConnectionError from its caller, but not this one.
                     raise ConnectionError(f"This is not a Redis server: {error}") from error
                 raise
-            if type(answer) is list:
-                # A pipeline may return errors among its answers.
-                for error in answer:
-                    if isinstance(error, ResponseError) and is_outage(error):
-                        breaker.fail(error, epoch, self.pool)
-                        close(error, failures)
-                    elif isinstance(error, ResponseError):
-                        breaker.refuse(error)
+            if isinstance(answer, list):
+                # A pipeline may return errors among its replies.
+                for reply in answer:
+                    if isinstance(reply, ResponseError) and is_outage(reply):
+                        breaker.fail(reply, epoch, self.pool)
+                        close(reply, failures)
+                    elif isinstance(reply, ResponseError):
+                        breaker.refuse(reply)
             return answer
 
 
