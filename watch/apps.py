@@ -1,6 +1,7 @@
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
 
 MIDDLEWARE = "watch.middleware.WatchMiddleware"
 
@@ -16,10 +17,14 @@ class WatchConfig(AppConfig):
 
 def watch_is_complete(app_configs, **kwargs):
     """Warn when the instrument would see nothing, or be cached itself."""
-    from watch.conf import config
+    from watch.conf import config, unknown_settings
 
     problems = []
-    if not config().levels:
+    try:
+        levels = config().levels
+    except ImproperlyConfigured:
+        return []  # An alias in CACHES can't work. Its backend says so.
+    if not levels:
         problems.append(
             Warning(
                 "No cache is watched.",
@@ -35,4 +40,12 @@ def watch_is_complete(app_configs, **kwargs):
                 id="watch.W002",
             )
         )
+    problems += [
+        Warning(
+            f"WATCH[{name!r}] is not a setting of watch, and does nothing.",
+            hint="watch/conf.py lists the settings.",
+            id="watch.W003",
+        )
+        for name in unknown_settings()
+    ]
     return problems

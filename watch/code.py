@@ -24,14 +24,15 @@ from django.http import Http404
 from django.shortcuts import render
 from django.template import TemplateDoesNotExist, TemplateSyntaxError
 from django.template.loader import get_template
-from django.template.loader_tags import ExtendsNode, IncludeNode
 from django.urls import Resolver404, resolve
 from django.utils.html import escape
 from django.utils.safestring import mark_safe
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from watch.compat import templates_named_in
 from watch.conf import config
+from watch.source import site_line
 
 try:
     from pygments import highlight
@@ -118,7 +119,11 @@ def asked_lines(query):
 
 
 def middleware_line(query):
-    """Return (line, word) when a line of the settings asked. It is named, not shown."""
+    """
+    Return (line, word, code) when a line of the settings asked, or None.
+
+    Of the settings only the line of the page cache's middleware is shown: `code`, or "".
+    """
     module = sys.modules.get(os.environ.get(ENVIRONMENT_VARIABLE))
     root = config().root
     if module is None or not Path(module.__file__).is_relative_to(root):
@@ -126,7 +131,11 @@ def middleware_line(query):
     name = re.escape(str(Path(module.__file__).relative_to(root)))
     for line, words in asked_lines(query).items():
         if re.fullmatch(rf"{name}(:[0-9]{{1,5}})?", line):
-            return line, next(iter(words))
+            code = ""
+            if line == site_line() and ":" in line:
+                lines = Path(module.__file__).read_text().splitlines()
+                code = lines[int(line.rpartition(":")[2]) - 1].strip()
+            return line, next(iter(words)), code
     return None
 
 
@@ -179,20 +188,9 @@ def templates_of(view, source, asked):
         if file := own_file(getattr(template.origin, "name", None)):
             found[name] = file
         # Appended to, while the loop runs: what a template names is looked at too.
-        names += [other for other in named_in(template) if other not in names]
+        names += [other for other in templates_named_in(template) if other not in names]
     listings = {name: listing("Template", file, asked, name=name) for name, file in found.items()}
     return [entry for name, entry in listings.items() if name in own or entry.marked]
-
-
-def named_in(template):
-    """Return the names of the templates that this one extends or includes."""
-    nodes = getattr(getattr(template, "template", None), "nodelist", None)
-    if nodes is None:  # Of another template engine.
-        return []
-    expressions = [node.parent_name for node in nodes.get_nodes_by_type(ExtendsNode)]
-    expressions += [node.template for node in nodes.get_nodes_by_type(IncludeNode)]
-    names = [getattr(expression, "var", None) for expression in expressions]
-    return list(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
 def imported_files(view, file):
@@ -229,25 +227,8 @@ def listing(kind, file, asked, first=1, last=None, name=None):
         for known_as in {entry.name, name} - {None}:
             words += asked.get(f"{known_as}:{line.number}", Counter())
         if words:
-            marked_line(entry.lines, line).words = list(words.items())
+            line.words = list(words.items())
     return entry
-
-
-def marked_line(lines, line):
-    """Return the decorator that caches, when `line` is the first one above a view."""
-    following = lines[line.number - lines[0].number :]
-    if plain(line).startswith("@"):
-        for decorator in following:
-            if plain(decorator).startswith(("def ", "class ", "async ")):
-                break
-            if re.match(r"@.*cache_page", plain(decorator)):
-                return decorator
-    return line
-
-
-def plain(line):
-    """Return a line without its highlighting."""
-    return re.sub(r"<[^>]*>", "", line.html).strip()
 
 
 def highlighted(file):

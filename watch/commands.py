@@ -12,6 +12,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 from watch.conf import config
 from watch.event import (
     ASIDE,
+    COLLAPSED,
     DELETE,
     DOWN,
     ERROR,
@@ -21,6 +22,7 @@ from watch.event import (
     OTHER,
     PAGE,
     READBACK,
+    REFUSED,
     STORED,
     VARY,
     WRITE,
@@ -30,11 +32,6 @@ from watch.source import line_of_page, line_that_asked
 
 # Asking more keys than these for their time left costs more than it tells.
 MAX_TTLS = 20
-
-# How Django's page cache names its keys, behind any prefix.
-DJANGOS_PAGES = "views.decorators.cache.cache_"
-PAGE_KEY = DJANGOS_PAGES + "page."
-VARY_KEY = DJANGOS_PAGES + "header."
 
 STORES = {"SET", "SETEX", "PSETEX", "SETNX"}
 CHANGES = {"INCR", "INCRBY", "INCRBYFLOAT", "DECR", "DECRBY", "APPEND"}
@@ -54,17 +51,18 @@ def complain(what, error):
 @lru_cache(maxsize=1000)
 def place_of(key):
     """
-    Return (level or None, kind) of a key, as its text alone tells.
+    Return (level or None, kind) of a key, as WATCH tells them by the beginnings of keys.
 
-    The kind is PAGE, VARY or ASIDE, or LOOKUP for any other. What a site is asked for most it
-    is asked for again and again, so these are kept.
+    The kind is PAGE, VARY or ASIDE, or LOOKUP for any other.
     """
     settings = config()
-    kind = LOOKUP
-    if settings.is_aside(key):
+    name, kind = settings.name_of(key), LOOKUP
+    if name.startswith(settings.aside):
         kind = ASIDE
-    elif DJANGOS_PAGES in key:
-        kind = PAGE if PAGE_KEY in key else VARY if VARY_KEY in key else LOOKUP
+    elif name.startswith(settings.pages):
+        kind = PAGE
+    elif name.startswith(settings.vary):
+        kind = VARY
     return settings.level_of(key, None), kind
 
 
@@ -90,16 +88,16 @@ def _read_of(args):
     keys = args[1:]
     if not keys or not all(isinstance(key, str) for key in keys):
         return None
-    level = place_of(keys[0])[0]
     kinds = [place_of(key)[1] for key in keys]
-    is_of_page = PAGE in kinds or VARY in kinds
-    if is_of_page:
-        # Of a page's keys only the page's own time counts.
-        wanted = [key for key, kind in zip(keys, kinds, strict=True) if kind is PAGE]
-        kinds = [ASIDE if kind is LOOKUP else kind for kind in kinds]
-    else:
-        wanted = [key for key, kind in zip(keys[:MAX_TTLS], kinds, strict=False) if kind is LOOKUP]
-    return Read(keys, level, tuple(kinds), tuple(wanted), is_of_page, shares(kinds))
+    wanted = [key for key, kind in zip(keys, kinds, strict=True) if kind in (PAGE, LOOKUP)]
+    return Read(
+        keys=keys,
+        level=place_of(keys[0])[0],
+        kinds=tuple(kinds),
+        wanted=tuple(wanted[:MAX_TTLS]),
+        is_of_page=PAGE in kinds or VARY in kinds,
+        shares=shares(kinds),
+    )
 
 
 def read_of(args):
@@ -127,7 +125,7 @@ def note_read(event, server, read, verb, reply, ns, ttls):
     begin = perf_counter_ns()
     try:
         level = read.level or config().servers.get(server) or "other"
-        source = line_of_page(event, verb) if read.is_of_page else line_that_asked(event)
+        source = (read.is_of_page and line_of_page(event, level)) or line_that_asked(event)
         event.ops += _reads(event, read, verb, level, source, reply, ns, ttls)
     except Exception as error:
         # A cache that works must not seem broken because somebody watches it.
@@ -146,27 +144,53 @@ def note(event, server, commands, replies, ns):
         return
     begin = perf_counter_ns()
     try:
+        # A cache may ask for the time left by itself: then it belongs to the read beside it.
+        ttls = {}
+        if len(commands) > 1:
+            read_keys = {key for args in commands if args[0] in ("GET", "MGET") for key in args[1:]}
+            ttls = {
+                args[1]: reply
+                for args, reply in zip(commands, replies, strict=True)
+                if args[0] == "PTTL" and args[1] in read_keys
+            }
         source = line_that_asked(event)
         fallback = config().servers.get(server) or "other"
-        part = ns // len(commands)
+        part = ns // (len(commands) - len(ttls))
         for args, reply in zip(commands, replies, strict=True):
+            if args[0] == "PTTL" and args[1] in ttls:
+                continue
             keys = _keys(args)
             level = place_of(keys[0])[0] or fallback
-            if (args[0] == "GET" or args[0] == "MGET") and len(args) > 1:
+            if args[0] in ("GET", "MGET") and len(args) > 1:
                 read = _read_of((args[0], *keys))
-                event.ops += _reads(event, read, args[0], level, source, reply, part, {})
+                event.ops += _reads(event, read, args[0], level, source, reply, part, ttls)
                 continue
-            ops = [
-                Op(args[0], level, key, kind, hit, size, 0, ttl, source, what)
-                for key, kind, hit, size, ttl, what in _rows(event, args, keys, reply)
-            ]
-            timed = shares([op.kind for op in ops])
-            for op, share in zip(ops, timed, strict=True):
-                op.ns = part * share // sum(timed)
-            event.ops += ops
+            rows = _rows(event, args, keys, reply)
+            timed = shares([row[1] for row in rows])
+            for (key, kind, hit, size, ttl, what), share in zip(rows, timed, strict=True):
+                of_page = kind in (PAGE, VARY) and line_of_page(event, level)
+                time = part * share // sum(timed)
+                line = of_page or source
+                event.ops.append(Op(args[0], level, key, kind, hit, size, time, ttl, line, what))
     except Exception as error:
         complain("A command is not noted", repr(error))
     event.own_ns += perf_counter_ns() - begin
+
+
+def amend(event, what, key):
+    """Note what the cache above redis-py says of its latest read of `key`: cache_event()."""
+    # Of one that failed there is nothing to say.
+    op = next((op for op in reversed(event.ops) if op.key == key and op.hit is not None), None)
+    if op is None:
+        return
+    if what == "refused":
+        op.note, op.hit = REFUSED, False
+    elif what == "again":
+        op.kind = READBACK
+    elif what == "varies" and op.is_read:
+        op.kind = VARY
+    elif what == "collapsed" and (first := event.last_read(key)):
+        first.note = COLLAPSED
 
 
 def shares(kinds):
@@ -264,7 +288,7 @@ def _store(event, args, key, reply, error):
         if name in options:
             ttl = int(options[options.index(name) + 1]) * milliseconds
     size = len(value) if isinstance(value, (bytes, str)) else len(str(value))
-    kind = WRITE
-    if DJANGOS_PAGES in key:
-        kind = PAGE if PAGE_KEY in key else VARY
+    kind = place_of(key)[1]
+    if kind is LOOKUP:
+        kind = WRITE
     return key, kind, None, size, ttl, error or (STORED if reply else NOT_STORED)

@@ -8,11 +8,12 @@ How the sums are made, so that they are true:
 
 - A lookup is one key that was asked for. It is a hit when Redis has a value, whatever it
   is: a cached None, or what equals the default, is a hit.
-- A page is one lookup, though Django asks for two keys (which headers does it vary on, and
-  the page). It is a hit when both came back and nobody refused the page.
+- A page is one lookup, though a cache may ask for two keys (which headers does it vary on, and
+  the page). It is a hit when both came back, the cache accepted the page, and this request did
+  not build the next one.
 - A key that this request wrote and then reads is no lookup: a cold get_or_set() is GET,
   SET NX, GET, and one miss.
-- A command that failed because Redis is away is neither: the level is down.
+- A command that failed because Redis is down is neither: the level is down.
 - `stored` is what Redis said OK to.
 """
 
@@ -29,9 +30,9 @@ from functools import lru_cache
 
 # What a command is to a key.
 LOOKUP = "lookup"
-PAGE = "page"  # The page itself, read or written, as Django's page cache names it.
-VARY = "vary"  # The list of headers that the page varies on.
-ASIDE = "aside"  # Bookkeeping: asked together with a page, or named by WATCH["ASIDE"].
+PAGE = "page"  # A whole page, read or written: its key begins as WATCH["PAGES"] says.
+VARY = "vary"  # The list of headers that a page varies on: WATCH["VARY"], or as the cache said.
+ASIDE = "aside"  # Bookkeeping: WATCH["ASIDE"].
 READBACK = "readback"  # Written by this very request, or looked up a second time.
 WRITE = "write"
 DELETE = "delete"
@@ -42,7 +43,6 @@ STORED = "stored"
 NOT_STORED = "not stored"
 REFUSED = "refused"  # Redis has a value, but the cache client doesn't accept it: a miss.
 COLLAPSED = "collapsed"  # A miss that another request is building already.
-STALE = "stale"  # A hit whose time is over: its ttl is negative.
 DOWN = "down"  # Redis did not answer.
 ERROR = "error"  # Redis answered with an error.
 
@@ -129,6 +129,7 @@ class Answer:
     down = False
     page = None  # The Op that says what became of the lookup of a whole page.
     page_stored = None  # ... and the one that says that it was stored.
+    varies = False  # The list of headers was found: the page has a key for each variant.
     source = ""
 
     def __init__(self, level):
@@ -142,7 +143,8 @@ class Answer:
     @property
     def page_hit(self):
         """Whether the level answered with a whole page."""
-        return self.page is not None and self.page.kind is PAGE and bool(self.page.hit)
+        page = self.page
+        return page is not None and page.kind is PAGE and bool(page.hit) and not self.page_stored
 
     @property
     def word(self):
@@ -179,12 +181,15 @@ class Answer:
         elif kind is VARY:
             if op.hit is not None:
                 self.page = op
+                self.varies = self.varies or op.hit
         elif kind is PAGE:
             if op.hit is None:
-                if op.note is STORED:
+                # Of a page and the list of headers that it varies on, the larger is the page.
+                before = self.page_stored
+                if op.note is STORED and (before is None or op.size > before.size):
                     self.page_stored = op
             elif self.page is None or self.page.hit or self.page.kind is PAGE:
-                # Django doesn't use a page whose list of headers is missing.
+                # Django does not use a page whose list of headers is missing.
                 self.page = op
         elif kind is LOOKUP:
             if op.hit:
@@ -204,7 +209,7 @@ class Answer:
         self.source = page.source
         if page.note is DOWN:
             self.failed += 1
-        elif page.hit and page.kind is PAGE:
+        elif self.page_hit:
             self.hits += 1
             self.add_entry(page)
         else:
@@ -236,9 +241,10 @@ class Event:
     status = ns = 0
     cache_status = ""
 
-    def __init__(self, id, task=None):
+    def __init__(self, id, task=None, request=None):
         self.id = id
         self.task = task  # of an async request
+        self.request = request  # until the event is sent
         self.ops = []
         self.written = set()  # keys, for READBACK
         self.answers = {}  # level: Answer

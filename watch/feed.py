@@ -3,7 +3,7 @@ From every process into one Redis stream, off the path of the request.
 
 put() appends to a queue and returns. A thread of the process sends what has gathered, ten
 times a second at most, and one round trip for many events. The stream is bounded; so is
-the queue: while Redis is away the oldest events are dropped and counted, and nobody waits.
+the queue: while Redis is down the oldest events are discarded and counted, and no request waits.
 
 The stream holds entries of one field, `e`, with the JSON of one event: see README.md.
 """
@@ -45,16 +45,18 @@ def connect(timeout=TIMEOUT):
 
     It goes past the breaker and the pools of the caches, so that neither waits for the other.
     """
-    parameters = dict(config().stream_connection)
+    return new_client(config().stream_connection, timeout)
+
+
+def new_client(parameters, timeout):
+    """Return a plain client that connects with these parameters, and tries once."""
+    parameters = parameters | {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": TIMEOUT,
+        "retry": Retry(NoBackoff(), 0),
+    }
     connection_class = parameters.pop("connection_class", Connection)
-    pool = ConnectionPool(
-        connection_class,
-        **parameters,
-        socket_timeout=timeout,
-        socket_connect_timeout=TIMEOUT,
-        retry=Retry(NoBackoff(), 0),
-    )
-    return Redis(connection_pool=pool)
+    return Redis(connection_pool=ConnectionPool(connection_class, **parameters))
 
 
 class Feed:

@@ -14,7 +14,8 @@ import re
 from functools import lru_cache
 from urllib.parse import quote
 
-from watch.event import COLLAPSED, DOWN, LOOKUP
+from watch.compat import has_reached_page_cache
+from watch.event import COLLAPSED, DOWN, LOOKUP, PAGE
 
 MAX_TIMING = 2048  # bytes of Server-Timing
 DROPPED = len(', dropped;desc="00000"')  # bytes kept free for saying how much was left out
@@ -26,8 +27,8 @@ _SAFE = "!#$&'()*+-./:=?@[]^_`{|}~"
 
 # The reason in a member of Cache-Status, where it has one: bypassed, or built by another.
 _WHY = re.compile(
-    r'"django-([^"]+)"; fwd=(?:bypass; detail=|uri-miss; )?'
-    r"(?!stored|uri-miss|bypass|redis-down)([\w.-]+)"
+    r'"django-([^"]+)"; fwd=(?:bypass; detail=|(?:uri|vary)-miss; )?'
+    r"(?!stored|uri-miss|vary-miss|bypass|redis-down)([\w.-]+)"
 )
 
 
@@ -77,13 +78,15 @@ def _member(answer, response):
         return f"{name}; fwd=bypass; detail=redis-down"
     if answer.page_hit:
         return f"{name}; hit{_ttl(page)}"
+    # Of a page that varies the list of headers was there, and this variant was not.
+    name += "; fwd=vary-miss" if answer.varies and page.kind is PAGE else "; fwd=uri-miss"
     if stored is not None:
-        return f"{name}; fwd=uri-miss; stored{_ttl(stored)}"
+        return f"{name}; stored{_ttl(stored)}"
     if page.note is COLLAPSED:
-        return f"{name}; fwd=uri-miss; collapsed"
+        return f"{name}; collapsed"
     if reason := opted_out(response):
-        return f"{name}; fwd=bypass; detail={reason}"
-    return f"{name}; fwd=uri-miss"
+        return f"{name.partition(';')[0]}; fwd=bypass; detail={reason}"
+    return name
 
 
 def _ttl(op):
@@ -111,8 +114,9 @@ def why_not(request, response):
         return "never-cache"
     if response.streaming:
         return "streaming"
-    if not hasattr(request, "_cache_update_cache"):
-        # A middleware above FetchFromCacheMiddleware answered, e.g. with a redirect.
+    if response.status_code != 404 and not has_reached_page_cache(request):
+        # A middleware above FetchFromCacheMiddleware answered, e.g. with a redirect. (Where no
+        # view was found, a page cache that looks once the view is known was not asked either.)
         return "not-reached"
     if response.status_code not in (200, 304):
         return f"status-{response.status_code}"

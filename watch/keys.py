@@ -14,14 +14,10 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.http import HttpResponse
 from django.utils.module_loading import import_string
-from django_redis import get_redis_connection
-from redis import ConnectionPool, Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from watch.conf import address, config
+from watch.conf import address, config, pool_of, serializer_of
+from watch.feed import TIMEOUT, new_client
 
-TIMEOUT = 1  # seconds that Redis may take for one look
 MAX_KEYS = 40  # keys a level that are listed
 ROUNDS = 5  # SCANs a level, of COUNT keys each, that are spent on finding them
 COUNT = 200
@@ -32,12 +28,6 @@ INFO = ("used_memory", "maxmemory", "maxmemory_policy", "evicted_keys", "expired
 MAX_DECODED = 256 * 1024  # bytes: of a larger value only the size is told
 MAX_SHOWN = 4000  # characters
 
-# Serializers whose loads() executes nothing, whatever the bytes are. Others can be named in
-# WATCH["SAFE_SERIALIZERS"]. All the rest is taken for a pickle, and never read.
-SAFE_SERIALIZERS = (
-    "django_redis.serializers.json.JSONSerializer",
-    "django_redis.serializers.msgpack.MSGPackSerializer",
-)
 PLAIN_COMPRESSOR = "django_redis.compressors.identity.IdentityCompressor"
 
 
@@ -65,7 +55,7 @@ def levels():
     found = []
     for name, alias in config().aliases.items():
         prefix = settings.CACHES[alias].get("KEY_PREFIX")
-        place = address(get_redis_connection(alias).connection_pool.connection_kwargs)
+        place = address(pool_of(alias).connection_kwargs)
         found.append(Level(name, alias, f"{prefix}:" if prefix else "", *place))
     return found
 
@@ -79,7 +69,7 @@ def breakers():
     """
     found = {}
     for level in levels():
-        breaker = getattr(get_redis_connection(level.alias).connection_pool, "breaker", None)
+        breaker = getattr(pool_of(level.alias), "breaker", None)
         if breaker is not None:
             found.setdefault(breaker, []).append(level.name)
     return [
@@ -97,13 +87,9 @@ def owner(key, candidates):
 
 def connect(alias, timeout=TIMEOUT):
     """Return a plain client for the database of an alias, with connections of its own."""
-    pool = get_redis_connection(alias).connection_pool
-    parameters = pool.connection_kwargs | {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": TIMEOUT,
-        "retry": Retry(NoBackoff(), 0),
-    }
-    return Redis(connection_pool=ConnectionPool(pool.connection_class, **parameters))
+    pool = pool_of(alias)
+    parameters = {**pool.connection_kwargs, "connection_class": pool.connection_class}
+    return new_client(parameters, timeout)
 
 
 class Keys:
@@ -131,7 +117,7 @@ class Keys:
         ]
 
     def _look(self, level, neighbours):
-        client, is_aside, cursor = self.client(level.alias), config().is_aside, 0
+        client, cursor = self.client(level.alias), 0
         values, aside = {}, set()  # SCAN may return a key twice.
         for _ in range(ROUNDS):
             cursor, found = client.scan(cursor, f"{_escape(level.prefix)}*", COUNT)
@@ -139,7 +125,7 @@ class Keys:
                 text = key.decode(errors="backslashreplace")
                 if owner(text, neighbours) is not level:
                     continue
-                if is_aside(text):
+                if config().name_of(text).startswith(config().aside):
                     aside.add(key)
                 else:
                     values[key] = text
@@ -192,7 +178,7 @@ class Keys:
         answer = {"key": key, "level": level.name, "type": _text(kind), "ttl": ttl}
         answer["memory"] = memory if isinstance(memory, int) else None
         if kind != b"string":
-            return answer | {"bytes": None, "text": None, "why": "It is no string."}
+            return answer | {"bytes": None, "text": None, "why": "It is not a string."}
         size = client.strlen(key)
         if size > MAX_DECODED:
             return answer | {"bytes": size, "text": None, "why": "It is too long to be shown."}
@@ -227,14 +213,13 @@ class Keys:
 def readable(value, alias):
     """Return (text, None), or (None, why there is none). Executes nothing of the value."""
     options = settings.CACHES[alias].get("OPTIONS", {})
-    name = options.get("SERIALIZER", "")
-    safe = (*SAFE_SERIALIZERS, *getattr(settings, "WATCH", {}).get("SAFE_SERIALIZERS", ()))
+    name = serializer_of(alias)
     if value.removeprefix(b"-").isdigit():
         # django-redis stores an integer as its digits, past the serializer.
         return _cut(value.decode()), None
     if options.get("COMPRESSOR", PLAIN_COMPRESSOR) != PLAIN_COMPRESSOR:
         return None, "It is compressed: what it would grow to is not known before."
-    if name not in safe:
+    if name not in config().safe_serializers:
         return None, "It is a pickle, or may be one: reading it could run any code."
     try:
         return _cut(described(import_string(name)(options).loads(value))), None

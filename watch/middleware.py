@@ -35,7 +35,7 @@ class WatchMiddleware:
             return self.__acall__(request)
         if request.path.startswith(config().skip_paths):
             return self.get_response(request)
-        event = Event(new_id())
+        event = Event(new_id(), request=request)
         token = current.set(event)
         start = perf_counter_ns()
         try:
@@ -47,7 +47,7 @@ class WatchMiddleware:
     async def __acall__(self, request):
         if request.path.startswith(config().skip_paths):
             return await self.get_response(request)
-        event = Event(new_id(), task=asyncio.current_task())
+        event = Event(new_id(), asyncio.current_task(), request)
         token = current.set(event)
         start = perf_counter_ns()
         try:
@@ -81,7 +81,7 @@ def _report(event, request, response, ns):
 
 
 def _send(event):
-    event.task = None  # What waits in the queue holds on to nothing.
+    event.task = event.request = None  # What waits in the queue holds on to nothing.
     feed.put(event)
 
 

@@ -1,10 +1,10 @@
 """
 Which line asked the cache: of a template, a view, the settings, or any of your code.
 
-The stack is walked upwards from the command. It leads through redis-py and django-redis to
-the method of the cache backend that was called; the first line of the project above that
-is the answer. A CLIENT_CLASS of the project's own, and the modules that it is made with,
-are part of the cache and asked nothing.
+For a whole page it follows from the request: the line of `@cache_page` above its view, or for
+the site level the line of MIDDLEWARE. For anything else the stack is walked upwards from the
+command. It leads through redis-py and django-redis to the method of the cache backend that was
+called. The first line of the project above that is the answer, or the {% cache %} tag.
 """
 
 import inspect
@@ -15,18 +15,19 @@ from pathlib import Path
 
 import asgiref.sync
 import django.core.cache.backends.base
-import django.middleware.cache
-import django.templatetags.cache
 from django.conf import ENVIRONMENT_VARIABLE, settings
 from django.core.cache import caches
 from django.core.signals import setting_changed
 from django.dispatch import receiver
+from django.middleware.cache import FetchFromCacheMiddleware
 from django.utils.module_loading import import_string
 
+from watch.compat import template_line
 from watch.conf import config
+from watch.event import PAGE, VARY
 
 # What the frames of a file are. A file of the project has its short name instead.
-LIBRARY, BACKEND, PAGES, FRAGMENTS, ASYNC, END = (object() for _ in range(6))
+LIBRARY, BACKEND, ASYNC, END = (object() for _ in range(4))
 
 OWN_FOLDER = Path(__file__).parent
 
@@ -35,31 +36,18 @@ OWN_FOLDER = Path(__file__).parent
 _files = {}
 
 
-# How many frames above the reader of a page Django's middleware stood the last time, for each
-# command that reads. There is one way from the one to the other, and hardly anybody else asks.
-_distances = {}
-
-
-def line_of_page(event, verb):
-    """line_that_asked(), for a key of Django's page cache. It knows the way from the last time."""
-    distance = _distances.get(verb)
-    if distance is not None and event.task is None:
-        try:
-            frame = sys._getframe(distance)
-        except ValueError:
-            pass  # The stack has fewer.
-        else:
-            if _files.get(frame.f_code.co_filename) is PAGES:
-                return _line_of_middleware(frame.f_locals.get("self"))
-    line = line_that_asked(event, 3)
-    distance, frame = 0, sys._getframe()
-    while frame is not None:
-        if _files.get(frame.f_code.co_filename) is PAGES:
-            if line == _line_of_middleware(frame.f_locals.get("self")):
-                _distances[verb] = distance
-            break
-        distance, frame = distance + 1, frame.f_back
-    return line
+def line_of_page(event, level):
+    """Return the line because of which this level is asked for the page, or "" if unknown."""
+    if event.request is None:
+        return ""
+    match = event.request.resolver_match
+    if level != config().site:
+        return line_of_view(match.func) if match else ""
+    for op in event.ops:
+        if op.level == level and op.kind in (PAGE, VARY):
+            return op.source
+    # One alias may serve both, the middleware and the decorator.
+    return (match and cache_page_line(match.func)) or site_line()
 
 
 def line_that_asked(event, depth=2):
@@ -74,19 +62,16 @@ def line_that_asked(event, depth=2):
     while frame is not None:
         filename = frame.f_code.co_filename
         file = _files.get(filename) or _classify(filename)
-        if file is LIBRARY or (file is ASYNC and event.task is None):
-            if library is None and not is_below_backend:
-                library = frame
-        elif file is BACKEND:
+        if file is BACKEND:
             own = library = None
             is_below_backend = False
-        elif file is PAGES:
-            return _line_of_middleware(frame.f_locals.get("self"))
-        elif file is FRAGMENTS:
-            node = frame.f_locals["self"]
-            return f"{node.origin.template_name}:{node.token.lineno}"
-        elif file is END or file is ASYNC:
+        elif file is END or (file is ASYNC and event.task is not None):
             break
+        elif file is LIBRARY or file is ASYNC:
+            if own is None and (line := template_line(frame)):
+                return line
+            if library is None and not is_below_backend:
+                library = frame
         elif own is None:
             own = f"{file}:{frame.f_lineno}"
             if not is_below_backend:
@@ -102,88 +87,81 @@ def line_that_asked(event, depth=2):
 def _classify(filename):
     file = _special_files().get(filename)
     if file is None:
-        root = config().root
-        file = str(Path(filename).relative_to(root)) if _is_own(filename) else LIBRARY
+        file = str(Path(filename).relative_to(config().root)) if _is_own(filename) else LIBRARY
     _files[filename] = file
     return file
 
 
 def _is_own(filename):
-    """Return whether a file is the project's, and none of this app."""
-    path = Path(filename)
-    return (
-        path.is_relative_to(config().root)
-        and path.parent != OWN_FOLDER
-        # A virtual environment often lives inside the project's folder.
-        and not {"site-packages", "dist-packages"} & set(path.parts)
-    )
+    """Return whether a file is the project's, and not of a package that lies in its folder."""
+    path, root = Path(filename), Path(config().root)
+    if not path.is_relative_to(root) or {"site-packages", "dist-packages"} & set(path.parts):
+        return False
+    folders = path.relative_to(root).parents[:-1]
+    return not any((root / folder / "pyproject.toml").exists() for folder in folders)
 
 
 @cache
 def _special_files():
     """Return the files whose frames say who asked."""
-    classes = {type(caches[alias]) for alias in settings.CACHES}
-    classes |= {
-        import_string(cache["OPTIONS"]["CLIENT_CLASS"])
-        for cache in settings.CACHES.values()
-        if "CLIENT_CLASS" in cache.get("OPTIONS", {})
-    }
-    bases = {base for found in classes for base in found.__mro__[:-1]}
-    files = {inspect.getfile(base) for base in bases}
-    files |= {file for base in bases for file in _made_with(sys.modules[base.__module__])}
+    found = [caches[alias] for alias in settings.CACHES]
+    found += [cache.client for cache in found if hasattr(cache, "client")]
+    classes = {base for each in found for base in type(each).__mro__ if base is not object}
+    files = {getattr(sys.modules[each.__module__], "__file__", None) for each in classes}
     return dict.fromkeys(files, BACKEND) | {
         django.core.cache.backends.base.__file__: BACKEND,
-        django.middleware.cache.__file__: PAGES,
-        django.templatetags.cache.__file__: FRAGMENTS,
         # Where a thread begins that works for a task, or the stack of another one goes on.
         asgiref.sync.__file__: ASYNC,
         str(OWN_FOLDER / "middleware.py"): END,
     }
 
 
-def _made_with(module):
-    """Return the files of the project that one of its modules imports from."""
-    if not _is_own(module.__file__):
-        return set()
-    values = list(vars(module).values())
-    names = {value.__name__ for value in values if inspect.ismodule(value)}
-    names |= {getattr(value, "__module__", None) for value in values}
-    modules = [sys.modules.get(name) for name in names if isinstance(name, str)]
-    files = {getattr(module, "__file__", None) for module in modules}
-    return {file for file in files if file and _is_own(file)}
+@cache
+def site_line():
+    """Return the line of the settings that names FetchFromCacheMiddleware, or a subclass."""
+    module = sys.modules.get(os.environ.get(ENVIRONMENT_VARIABLE))
+    names = [name for name in settings.MIDDLEWARE if _is_page_cache(name)]
+    if module is None or not names:
+        return "settings"
+    lines = Path(module.__file__).read_text().splitlines()
+    number = next((number for number, line in enumerate(lines, 1) if names[0] in line), None)
+    name = _short_name(module.__file__)
+    return f"{name}:{number}" if number else name
+
+
+def _is_page_cache(name):
+    found = import_string(name)
+    return isinstance(found, type) and issubclass(found, FetchFromCacheMiddleware)
 
 
 @lru_cache(maxsize=1000)
-def _line_of_middleware(middleware):
-    """Return the view that cache_page decorates, or the line of MIDDLEWARE in the settings."""
-    name = f"{type(middleware).__module__}.{type(middleware).__qualname__}"
-    if name not in settings.MIDDLEWARE and hasattr(middleware, "page_timeout"):
-        return line_of_view(middleware.get_response)
-    module = sys.modules.get(os.environ.get(ENVIRONMENT_VARIABLE))
-    if module is None:
-        return "settings"
-    file = inspect.getfile(module)
-    lines = Path(file).read_text().splitlines()
-    number = next((number for number, line in enumerate(lines, 1) if name in line), None)
-    return f"{_short_name(file)}:{number}" if number else _short_name(file)
-
-
 def line_of_view(view):
-    """Return where a view begins, decorators included, e.g. `blog/views.py:88`."""
+    """Return the line of a view that caches it, or where it begins: `blog/views.py:88`."""
+    return _line_in(view, "cache_page") or _line_in(view, "")
+
+
+@lru_cache(maxsize=1000)
+def cache_page_line(view):
+    """Return the line of a view that has `cache_page`, or ""."""
+    return _line_in(view, "cache_page")
+
+
+def _line_in(view, text):
     view = inspect.unwrap(view)
     while isinstance(view, partial):
-        view = view.func
+        view = inspect.unwrap(view.func)
     view = getattr(view, "view_class", view)
     if not hasattr(view, "__code__") and not isinstance(view, type):
         view = type(view)
     try:
-        if isinstance(view, type):
-            file, line = inspect.getfile(view), inspect.getsourcelines(view)[1]
-        else:
-            file, line = view.__code__.co_filename, view.__code__.co_firstlineno
+        file = inspect.getfile(view)
+        lines, start = inspect.getsourcelines(view)
     except (OSError, TypeError):
         return ""
-    return f"{_short_name(file)}:{line}"
+    for number, line in enumerate(lines, start):
+        if text in line and not line.lstrip().startswith("#"):
+            return f"{_short_name(file)}:{number}"
+    return ""
 
 
 def _line_that_awaits(task):
@@ -220,6 +198,5 @@ def _short_name(filename):
 @receiver(setting_changed)
 def _forget(**kwargs):
     _files.clear()
-    _distances.clear()
-    _special_files.cache_clear()
-    _line_of_middleware.cache_clear()
+    for remembered in (_special_files, site_line, line_of_view, cache_page_line):
+        remembered.cache_clear()

@@ -8,7 +8,7 @@ two seconds instead. Both begin behind the ID that they are given, and what is n
 from now on.
 
 Nothing here changes on GET. Showing and expiring a key is POST, has a CSRF token, and is
-there only while settings.LAB is true.
+there only with WATCH["KEY_ACTIONS"]. WATCH["WALL"] says who may see the wall at all.
 """
 
 import asyncio
@@ -18,7 +18,6 @@ import threading
 import time
 from functools import wraps
 
-from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest
 from django.core.signals import setting_changed
 from django.dispatch import receiver
@@ -36,9 +35,6 @@ from watch.feed import connect
 from watch.keys import ForeignKey, UnknownKey, breakers, keys
 from watch.listener import listener, lock_key
 
-# Streams a process. With four threads a worker, three are left for pages. More can be had
-# with WATCH["STREAMS"], where threads are many.
-STREAMS = 1
 LIFETIME = 25  # Seconds. A worker that is to end doesn't wait for long, and places go round.
 # Seconds. A tab that was closed is noticed at the second write after that, so its place is
 # free after two of these at most.
@@ -156,7 +152,7 @@ class Places:
     def take(self, who):
         """Return whether there was a place."""
         with self._lock:
-            if len(self._taken) >= getattr(settings, "WATCH", {}).get("STREAMS", STREAMS):
+            if len(self._taken) >= config().streams:
                 return False
             self._taken.add(id(who))
             return True
@@ -225,6 +221,19 @@ async def _in_threads(body):
         body.close()
 
 
+def for_viewers(view):
+    """Answer 404 to requests that may not see the wall: WATCH["WALL"]."""
+
+    @wraps(view)
+    def wrapper(request):
+        if not config().has_wall(request):
+            raise Http404
+        return view(request)
+
+    return wrapper
+
+
+@for_viewers
 @never_cache
 @csrf_protect
 @require_safe
@@ -244,19 +253,20 @@ def wall(request):
         "op": OP_FIELDS,
         "urls": {name: reverse(f"watch:{name}") for name in ("stream", "events", "state")},
     }
-    if may_touch():
+    if config().key_actions:
         names = ("show", "expire")
         settings_of_script["urls"] |= {name: reverse(f"watch:{name}") for name in names}
     context = {
         "config": json.dumps(settings_of_script),
         "levels": config().levels,
-        "may_touch": may_touch(),
+        "may_touch": config().key_actions,
         "home": get_script_prefix(),
         "origin": request.build_absolute_uri("/").rstrip("/"),
     }
     return render(request, "watch/wall.html", context)
 
 
+@for_viewers
 @never_cache
 @require_GET
 def stream(request):
@@ -285,6 +295,7 @@ def stream(request):
     return response
 
 
+@for_viewers
 @never_cache
 @require_safe
 def events(request):
@@ -369,6 +380,7 @@ def _state():
 kept_state = Kept(_state)
 
 
+@for_viewers
 @never_cache
 @require_safe
 def state(request):
@@ -380,11 +392,6 @@ def state(request):
     listener.wake()
     answer = kept_state.get()
     return JsonResponse(answer | {"now": time.time()}, json_dumps_params=COMPACT)
-
-
-def may_touch():
-    """Return whether keys may be shown and expired here."""
-    return bool(getattr(settings, "LAB", False))
 
 
 def touches_a_key(view):
@@ -407,7 +414,7 @@ def touches_a_key(view):
     @never_cache
     @wraps(view)
     def wrapper(request):
-        if not may_touch():
+        if not (config().has_wall(request) and config().key_actions):
             raise Http404
         return touch(request)
 

@@ -1,175 +1,18 @@
 """
-The tests of the instrument. They bring their own settings, URLs and views.
+The tests of the instrument, with settings, a Redis server and a small site of their own.
 
-They need the Redis that CACHES["default"] names. They empty nothing there: each test has
-keys of its own, under prefixes nobody else has.
+    python -m django test watch.tests --settings watch.tests.settings
 """
 
-import json
-import logging
-import re
-import time
-import uuid
+import unittest
+from pathlib import Path
 
-from django.conf import settings
-from django.test import SimpleTestCase, override_settings
-from redis import ConnectionPool, Redis
-
-from watch.event import OP_FIELDS
-from watch.feed import connect, feed
-
-WATCHED = {"REDIS_CLIENT_CLASS": "watch.client.WatchedRedis", "IGNORE_EXCEPTIONS": True}
-LEVELS = {"site": 1, "view": 2, "fragment": 3, "low-level": 0}
-ALIASES = {"template_fragments": "fragment", "default": "low-level"}
-MIDDLEWARE = [
-    "watch.middleware.WatchMiddleware",
-    "django.middleware.cache.UpdateCacheMiddleware",
-    "django.middleware.cache.FetchFromCacheMiddleware",
-]
-TEMPLATES = {
-    "fragments.html": "{% load cache %}\n"
-    "{% cache 60 months %}May{% endcache %}\n"
-    "{% cache 300 days using='default' %}Monday{% endcache %}",
-}
+from django import conf
 
 
-def location(database):
-    """Return the URL of a database of the Redis that the project's default cache is at."""
-    url = re.sub(r"[?&]db=\d+", "", settings.CACHES["default"]["LOCATION"])
-    return f"{url}{'&' if '?' in url else '?'}db={database}"
-
-
-def watched_caches(test, **options):
-    """Return CACHES with the four levels, each with a prefix that only this test has."""
-    return {
-        alias: {
-            "BACKEND": "django_redis.cache.RedisCache",
-            "LOCATION": location(LEVELS[level]),
-            "KEY_PREFIX": f"{test}-{level}",
-            "TIMEOUT": 60,
-            "OPTIONS": WATCHED | options,
-        }
-        for alias in ("site", "view", "template_fragments", "default")
-        for level in (ALIASES.get(alias, alias),)
-    }
-
-
-class WatchTestCase(SimpleTestCase):
-    """A small project with the four levels, watched, and its own stream."""
-
-    cache_options = {}
-    middleware = MIDDLEWARE
-    watch = {}
-
-    def setUp(self):
-        super().setUp()
-        # Django logs the pages that don't work on purpose.
-        level = logging.getLogger("django.request").level
-        logging.getLogger("django.request").setLevel(logging.CRITICAL)
-        self.addCleanup(logging.getLogger("django.request").setLevel, level)
-        feed.dropped = 0  # What an outage in another test has lost is not told in this one.
-        self.name = f"watch-test-{uuid.uuid4().hex}"
-        names = {alias: ALIASES.get(alias, alias) for alias in ("site", "view", *ALIASES)}
-        overridden = override_settings(
-            CACHES=watched_caches(self.name, **self.cache_options),
-            CACHE_MIDDLEWARE_ALIAS="site",
-            CACHE_MIDDLEWARE_SECONDS=60,
-            CACHE_MIDDLEWARE_KEY_PREFIX="",
-            MIDDLEWARE=self.middleware,
-            ROOT_URLCONF="watch.tests.urls",
-            SECRET_KEY="for these tests",
-            STATIC_URL="/static/",
-            TEMPLATES=[
-                {
-                    "BACKEND": "django.template.backends.django.DjangoTemplates",
-                    "OPTIONS": {"loaders": [("django.template.loaders.locmem.Loader", TEMPLATES)]},
-                }
-            ],
-            WATCH={"LEVELS": names, "STREAM": self.name} | self.watch,
-        )
-        overridden.enable()
-        self.addCleanup(overridden.disable)
-        self.addCleanup(self.forget)
-
-    def forget(self):
-        """Delete what this test left in Redis."""
-        feed.settings_changed()
-        connect().delete(self.name)
-        for level in LEVELS:
-            keys = list(self.redis(level).scan_iter(f"{self.name}-*", count=10_000))
-            if keys:
-                self.redis(level).delete(*keys)
-
-    def take_redis_away(self):
-        """Let the caches look for Redis where none is, until the end of the test."""
-        broken = {
-            alias: options | {"LOCATION": "unix:///nowhere/redis.sock"}
-            for alias, options in settings.CACHES.items()
-        }
-        overridden = override_settings(CACHES=broken)
-        overridden.enable()
-        self.addCleanup(overridden.disable)
-
-    def redis(self, level):
-        """Return a plain client for the database of `level`."""
-        pool = ConnectionPool.from_url(location(LEVELS[level]))
-        self.addCleanup(pool.disconnect)
-        return Redis(connection_pool=pool)
-
-    def key(self, name, level="low-level", version=1):
-        """Return `name` as Redis has it."""
-        return f"{self.name}-{level}:{version}:{name}"
-
-    def timing(self, response):
-        """Return Server-Timing as a list of (name, dur, desc)."""
-        return parse_timing(response.headers["Server-Timing"])
-
-    def metric(self, response, name):
-        """Return the desc of one metric."""
-        return {metric[0]: metric[2] for metric in self.timing(response)}.get(name)
-
-    def events(self):
-        """Return the events that have arrived in the stream."""
-        return [json.loads(fields[b"e"]) for _, fields in connect().xrange(self.name)]
-
-    def event_of(self, response):
-        """Return the event of this response, as soon as it is in the stream."""
-        number = self.metric(response, "req").partition("@")[0]
-        return self.eventually(
-            lambda: next((event for event in self.events() if event.get("id") == number), None)
-        )
-
-    def ops_of(self, response):
-        """Return the operations of the event of this response, as dicts."""
-        return [dict(zip(OP_FIELDS, op, strict=True)) for op in self.event_of(response)["ops"]]
-
-    def eventually(self, find, seconds=10):
-        """Return what `find()` returns, once that is something."""
-        deadline = time.monotonic() + seconds
-        while not (found := find()):
-            if time.monotonic() > deadline:
-                self.fail(f"Nothing after {seconds} s.")
-            time.sleep(0.01)  # Between two looks; nothing is timed by it.
-        return found
-
-
-# https://www.w3.org/TR/server-timing/#the-server-timing-header-field
-TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-QUOTED = r'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
-PARAMETER = rf"{TOKEN}\s*=\s*(?:{TOKEN}|{QUOTED})"
-METRIC = re.compile(rf"({TOKEN})((?:\s*;\s*{PARAMETER})*)")
-
-
-def parse_timing(header):
-    """Return (name, dur, desc) of each metric. Fails for what the grammar doesn't allow."""
-    metrics, rest = [], header
-    while True:
-        match = METRIC.match(rest)
-        assert match, f"no metric: {rest!r}"
-        values = dict(re.findall(rf";({TOKEN})=({TOKEN}|{QUOTED})", match[2]))
-        metrics.append((match[1], float(values.get("dur", 0)), values.get("desc", "").strip('"')))
-        rest = rest[match.end() :]
-        if not rest:
-            return metrics
-        assert rest.startswith(", "), f"no comma: {rest!r}"
-        rest = rest[2:]
+def load_tests(loader, tests, pattern):
+    """Run nothing under the settings of another project: these tests have their own command."""
+    if conf.settings.SETTINGS_MODULE != "watch.tests.settings":
+        return unittest.TestSuite()
+    folder = Path(__file__).parent
+    return loader.discover(folder, pattern or "test*.py", folder.parents[1])

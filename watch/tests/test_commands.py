@@ -2,17 +2,15 @@
 
 import threading
 from contextlib import contextmanager
-from unittest import mock
 
+from django.conf import settings
 from django.core.cache import cache, caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django_redis import get_redis_connection
-from redis.connection import AbstractConnection, ConnectionPool
-from redis.exceptions import ResponseError, TimeoutError
+from redis.exceptions import ResponseError
 
-from watch.client import _idle
 from watch.event import recording
-from watch.tests import WatchTestCase
+from watch.tests.case import WatchTestCase
 
 
 class CommandTestCase(WatchTestCase):
@@ -110,19 +108,10 @@ class LookupTests(CommandTestCase):
 
         with self.watching():
             cache.get("outdated")
-            get_redis_connection("default").refused(self.key("outdated"))
+            get_redis_connection("default").cache_event("refused", self.key("outdated"))
 
         self.assertEqual((self.answer.hits, self.answer.misses), (0, 1))
         self.assertEqual(self.ops, [("GET", self.key("outdated"), False, "refused")])
-
-    def test_a_stale_value_is_a_hit_whose_time_left_is_negative(self):
-        cache.set("old", 1)
-
-        with self.watching():
-            cache.get("old")
-            get_redis_connection("default").stale(self.key("old"), ttl=-4)
-
-        self.assertEqual((self.answer.hits, self.answer.ttl), (1, -4000))
 
     def test_outside_a_watched_request_nothing_is_noted(self):
         with self.watching():
@@ -178,22 +167,26 @@ class SizeAndTimeTests(CommandTestCase):
 
         self.assertIsNone(self.answer.ttl)
 
-    def test_the_time_left_comes_in_the_same_round_trip(self):
-        cache.set("a", 1)
+    def test_a_cache_that_asks_for_the_time_left_itself_is_one_lookup(self):
+        cache.set("short", 1, timeout=60)
 
-        with (
-            self.watching(),
-            mock.patch.object(
-                AbstractConnection,
-                "send_packed_command",
-                autospec=True,
-                side_effect=AbstractConnection.send_packed_command,
-            ) as send,
-        ):
-            cache.get("a")
+        with self.watching():
+            pipeline = get_redis_connection("default").pipeline(transaction=False)
+            pipeline.get(self.key("short")).pttl(self.key("short")).execute()
 
-        self.assertIsNotNone(self.answer.ttl)
-        self.assertEqual(send.call_count, 1)
+        self.assertEqual([op.verb for op in self.event.ops], ["GET"])
+        self.assertTrue(50_000 < self.answer.ttl <= 60_000, self.answer.ttl)
+
+    def test_a_user_of_redis_who_may_not_ask_for_the_time_left_gets_the_value(self):
+        redis = self.redis("low-level")
+        self.addCleanup(redis.acl_setuser, "default", enabled=True, commands=["+@all"])
+        cache.set("short", 1, timeout=60)
+        redis.acl_setuser("default", enabled=True, commands=["-pttl"])
+
+        with self.watching():
+            value = cache.get("short")
+
+        self.assertEqual((value, self.answer.word, self.answer.ttl), (1, "hit", None))
 
     def test_a_pipeline_shares_its_time_out(self):
         with self.watching():
@@ -306,25 +299,23 @@ class WriteTests(CommandTestCase):
 class BookkeepingTests(CommandTestCase):
     """Keys that a CLIENT_CLASS keeps for itself count for nothing."""
 
-    watch = {"ASIDE": ["generation:"]}
-
     def test_a_key_aside_is_no_lookup(self):
         cache.set("value", 1)
 
         with self.watching():
-            cache.get_many(["value", "generation:value"])
+            cache.get_many(["value", "group:value"])
 
         self.assertEqual((self.answer.hits, self.answer.misses), (1, 0))
 
     def test_a_key_aside_is_seen(self):
         with self.watching():
-            cache.get_many(["value", "generation:value"])
+            cache.get_many(["value", "group:value"])
 
         self.assertEqual([op.kind for op in self.event.ops], ["lookup", "aside"])
 
     def test_a_key_aside_is_not_stored_for_the_reader(self):
         with self.watching():
-            cache.set("generation:value", 1)
+            cache.set("group:value", 1)
 
         self.assertEqual(self.answer.stored, 0)
 
@@ -353,45 +344,6 @@ class ErrorTests(CommandTestCase):
             value = cache.get("a")
 
         self.assertEqual(value, "the value of a")
-
-    def test_a_connection_that_was_lost_meanwhile_is_replaced(self):
-        cache.set("answer", 42)
-        with self.watching():
-            cache.get("answer")
-        for connection in _idle[get_redis_connection("default").connection_pool]:
-            connection.send_command("CLIENT", "ID")
-            self.redis("low-level").client_kill_filter(_id=connection.read_response())
-
-        with self.watching():
-            self.assertEqual(cache.get("answer"), 42)
-
-        self.assertEqual((self.answer.hits, self.answer.misses), (1, 0))
-
-    def test_after_an_interrupt_the_next_command_gets_its_own_reply(self):
-        cache.set_many({"a": "the value of a", "b": "the value of b"})
-        client = get_redis_connection("default")
-
-        with self.watching():
-            with (
-                mock.patch.object(client, "_read", side_effect=KeyboardInterrupt),
-                self.assertRaises(KeyboardInterrupt),
-            ):
-                client.get(self.key("a"))
-            value = cache.get("b")
-
-        self.assertEqual(value, "the value of b")
-
-    def test_an_error_in_the_instrument_is_none_of_the_cache(self):
-        cache.set("a", 1)
-
-        with (
-            self.watching(),
-            mock.patch("watch.commands.line_that_asked", side_effect=ZeroDivisionError(self.name)),
-            self.assertLogs("watch", "ERROR"),
-        ):
-            value = cache.get("a")
-
-        self.assertEqual(value, 1)
 
 
 class DownTests(CommandTestCase):
@@ -468,17 +420,17 @@ class PageLookupTests(CommandTestCase):
     def test_all_keys_in_one_command_are_one_hit(self):
         self.store()
 
-        self.ask(self.VARY, self.PAGE, "token")
+        self.ask(self.VARY, self.PAGE, "group:token")
 
         self.assertEqual((self.answer.hits, self.answer.misses), (1, 0))
 
     def test_what_is_asked_aside_takes_no_time_of_the_round_trip(self):
-        for token in ("none", "token"):
-            with self.subTest(token):
+        for group in ("group:none", "group:one"):
+            with self.subTest(group):
                 self.store()
-                caches["site"].set("token", "x")
+                caches["site"].set("group:one", "x")
 
-                self.ask(self.VARY, self.PAGE, token)
+                self.ask(self.VARY, self.PAGE, group)
 
                 *asked, aside = self.event.ops
                 self.assertEqual([op.ns > 0 for op in asked], [True, True])
@@ -487,7 +439,7 @@ class PageLookupTests(CommandTestCase):
     def test_without_the_list_of_headers_the_page_is_not_used(self):
         caches["site"].set(self.PAGE, "x")
 
-        self.ask(self.VARY, self.PAGE, "token")
+        self.ask(self.VARY, self.PAGE, "group:token")
 
         self.assertEqual((self.answer.hits, self.answer.misses), (0, 1))
 
@@ -505,52 +457,28 @@ class PageLookupTests(CommandTestCase):
 
         with self.watching():
             caches["site"].get_many([self.VARY, self.PAGE])
-            get_redis_connection("site").refused(self.key(self.PAGE, "site"))
+            get_redis_connection("site").cache_event("refused", self.key(self.PAGE, "site"))
 
         self.assertEqual((self.answer.hits, self.answer.misses), (0, 1))
-
-    def test_a_hit_whose_renewal_failed_is_a_hit(self):
-        self.store()
-
-        self.ask_while_redis_hangs_at_the_second_look()
-
-        self.assertEqual((self.answer.hits, self.answer.misses), (1, 0))
-        self.assertEqual((self.answer.failed, self.answer.word), (0, "hit"))
-
-    def test_a_miss_whose_second_look_failed_is_down(self):
-        self.ask_while_redis_hangs_at_the_second_look()
-
-        self.assertEqual(self.answer.word, "down")
-
-    def ask_while_redis_hangs_at_the_second_look(self):
-        client, keys = get_redis_connection("site"), [self.VARY, self.PAGE]
-        parameters = client.connection_pool.connection_kwargs
-        names = ("path", "host", "port", "db", "username", "password")
-        parameters = {name: parameters[name] for name in names if name in parameters}
-        pool_class = client.connection_pool.connection_class
-        hasty = ConnectionPool(pool_class, **parameters, socket_timeout=0.05)
-        self.addCleanup(hasty.disconnect)
-        self.addCleanup(self.redis("site").client_unpause)
-
-        with self.watching():
-            caches["site"].get_many(keys)
-            pipeline = client.pipeline(transaction=False)
-            pipeline.connection_pool = hasty
-            hasty.release(hasty.get_connection())  # Connected before Redis hangs.
-            pipeline.mget([self.key(key, "site") for key in keys])
-            self.redis("site").client_pause(2000)
-            with self.assertRaises(TimeoutError):
-                pipeline.execute()
 
     def test_time_left_and_size_are_those_of_the_page(self):
         caches["site"].set(self.VARY, "x", timeout=10)
         caches["site"].set(self.PAGE, "y" * 100, timeout=300)
 
-        self.ask(self.VARY, self.PAGE, "token")
+        self.ask(self.VARY, self.PAGE, "group:token")
 
         stored = self.redis("site").strlen(self.key(self.PAGE, "site"))
         self.assertEqual(self.answer.size, stored)
         self.assertGreater(self.answer.ttl, 290_000)
+
+    def test_other_beginnings_of_keys_can_be_named(self):
+        self.change(WATCH=settings.WATCH | {"PAGES": ["whole:"], "ASIDE": ["by-the-way:"]})
+        caches["site"].set_many({"whole:/": 1, "by-the-way:": 2, "page:/": 3})
+
+        self.ask("whole:/", "by-the-way:", "page:/")
+
+        kinds = [op.kind for op in self.event.ops]
+        self.assertEqual(kinds, ["page", "aside", "lookup"])
 
     def test_what_is_stored_besides_is_not_the_page(self):
         with self.watching():

@@ -3,20 +3,19 @@
 import dataclasses
 import json
 import re
-from unittest import mock, skipUnless
+from unittest import skipUnless
 
 from django.conf import settings
 from django.core.cache import cache, caches
 from django.http import HttpResponse
-from django.test import RequestFactory, override_settings
+from django.test import RequestFactory
 from django_redis import get_redis_connection
-from redis import Redis
 
-from watch.client import WatchedRedis
 from watch.conf import config
 from watch.event import LOOKUP, Event, Op, recording
 from watch.headers import MAX_TIMING, cache_status, server_timing
-from watch.tests import MIDDLEWARE, WatchTestCase, parse_timing
+from watch.tests.case import WatchTestCase, parse_timing
+from watch.tests.settings import MIDDLEWARE
 
 try:
     import http_sfv
@@ -24,13 +23,6 @@ except ImportError:
     http_sfv = None
 
 HOSTILE = '"\\\r\nSet-Cookie: a=b\r\n\r\n<script>, x;dur=1;desc="é\0'
-
-
-def refuse_pages(client, name, value, **options):
-    """Be the set() of a client whose Redis does not take pages."""
-    if "cache_page" in name:
-        options["xx"], options["nx"] = True, False  # XX: only where a value is already.
-    return Redis.set(client, name, value, **options)
 
 
 class CacheStatusTests(WatchTestCase):
@@ -55,10 +47,20 @@ class CacheStatusTests(WatchTestCase):
         self.assertRegex(self.status("/", "head"), r'^"django-site"; hit; ttl=\d+$')
 
     def test_a_miss_that_redis_did_not_take_is_not_stored(self):
-        with mock.patch.object(WatchedRedis, "set", refuse_pages):
-            status = self.status("/")
+        redis = self.redis("site")
+        self.addCleanup(redis.config_set, "maxmemory", 0)
+        redis.config_set("maxmemory", 1)  # It is full, and evicts nothing.
 
-        self.assertEqual(status, '"django-site"; fwd=uri-miss')
+        self.assertEqual(self.status("/"), '"django-site"; fwd=uri-miss')
+
+    def test_a_variant_that_is_missing(self):
+        self.status("/varies/", headers={"X-Edition": "first"})
+
+        self.assertEqual(
+            self.status("/varies/", headers={"X-Edition": "second"}),
+            '"django-view"; fwd=vary-miss; stored; ttl=300, '
+            '"django-site"; fwd=vary-miss; stored; ttl=300',
+        )
 
     def test_post(self):
         self.assertEqual(self.status("/", "post"), '"django-site"; fwd=method')
@@ -109,59 +111,76 @@ class CacheStatusTests(WatchTestCase):
         self.assertEqual(self.status("/error/"), '"django-site"; fwd=uri-miss')
 
 
-class ToldByTheCacheClientTests(WatchTestCase):
-    """What a cache client above redis-py knows better than Redis."""
+class CacheEventTests(WatchTestCase):
+    """cache_event(): what a cache above redis-py knows and Redis doesn't."""
 
-    def status_after(self, tell):
-        """Return the header of a look-up of a page about which `tell(client, key)` speaks."""
-        keys = [
-            self.key(f"views.decorators.cache.cache_{kind}", "site")
-            for kind in ("header..0123.UTC", "page..GET.0123.4567.UTC")
-        ]
-        client = get_redis_connection("site")
-        client.mset(dict.fromkeys(keys, "x"))
+    def setUp(self):
+        super().setUp()
+        self.client_of_redis = get_redis_connection("site")
+        self.page = self.key("page:http://testserver/", "site")
+        self.group = self.key("group:/", "site")
+        self.variant = f"{self.page}|0123456789abcdef"
+
+    def status_after(self, *events, stored=True):
+        """Return Cache-Status of a request that looks up a page, after these events."""
+        if stored:
+            self.client_of_redis.mset({self.page: "x", self.group: 1})
         with recording() as event:
-            client.mget(keys)
-            tell(client, keys[1])
+            self.client_of_redis.mget(self.page, self.group)
+            for what in events:
+                self.client_of_redis.cache_event(what, self.page)
+            if "varies" in events:
+                self.client_of_redis.get(self.variant)
         return cache_status(event, config(), RequestFactory().get("/"), HttpResponse())
 
-    def test_a_page_that_it_accepts(self):
-        status = self.status_after(lambda client, key: None)
+    def test_a_page_that_the_cache_accepts_is_a_hit(self):
+        self.assertEqual(self.status_after(), '"django-site"; hit')
 
-        self.assertEqual(status, '"django-site"; hit')
+    def test_a_page_that_is_not_there_is_a_miss(self):
+        self.assertEqual(self.status_after(stored=False), '"django-site"; fwd=uri-miss')
 
-    def test_a_page_that_it_refuses(self):
-        status = self.status_after(lambda client, key: client.refused(key))
+    def test_a_page_that_the_cache_refuses_is_a_miss(self):
+        self.assertEqual(self.status_after("refused"), '"django-site"; fwd=uri-miss')
 
-        self.assertEqual(status, '"django-site"; fwd=uri-miss')
-
-    def test_a_page_that_another_request_builds(self):
-        def collapse(client, key):
-            client.refused(key)
-            client.collapsed(key)
-
-        status = self.status_after(collapse)
+    def test_a_page_that_another_request_builds_is_collapsed(self):
+        status = self.status_after("refused", "collapsed")
 
         self.assertEqual(status, '"django-site"; fwd=uri-miss; collapsed')
 
-    def test_a_level_that_is_none_of_the_projects_is_not_told(self):
+    def test_a_page_that_varies_is_a_hit_where_its_variant_is_there(self):
+        self.client_of_redis.set(self.variant, "the page", ex=60)
+
+        self.assertRegex(self.status_after("varies"), r'^"django-site"; hit; ttl=\d+$')
+
+    def test_a_page_that_varies_is_a_vary_miss_where_its_variant_is_missing(self):
+        self.assertEqual(self.status_after("varies"), '"django-site"; fwd=vary-miss')
+
+    def test_a_second_look_is_not_a_lookup(self):
         with recording() as event:
-            get_redis_connection("site").get(self.key("answer", "site"))
-        event.sum_up()
-        others = dataclasses.replace(config(), levels=("view",), site=None)
+            self.client_of_redis.get(self.page)
+            self.client_of_redis.set(self.group, 1)
+            self.client_of_redis.mget(self.page, self.group)
+            self.client_of_redis.cache_event("again", self.page)
 
-        names = [name for name, _, _ in parse_timing(server_timing(event, others))]
-        self.assertNotIn("site", names)
-        self.assertEqual(cache_status(event, others, RequestFactory().get("/"), HttpResponse()), "")
+        [answer] = event.answers.values()
+        self.assertEqual((answer.hits, answer.misses), (0, 1))
 
-    def test_a_value_that_another_request_builds(self):
+    def test_a_page_that_was_found_and_built_anew_is_a_miss(self):
+        self.client_of_redis.mset({self.page: "x", self.group: 1})
+        with recording() as event:
+            self.client_of_redis.mget(self.page, self.group)
+            self.client_of_redis.set(self.page, "the next one", ex=60)
+
+        status = cache_status(event, config(), RequestFactory().get("/"), HttpResponse())
+        self.assertEqual(status, '"django-site"; fwd=uri-miss; stored; ttl=60')
+
+    def test_a_value_that_another_request_builds_is_collapsed(self):
         client = get_redis_connection("default")
         with recording() as event:
             client.get(self.key("answer"))
-            client.collapsed(self.key("answer"))
+            client.cache_event("collapsed", self.key("answer"))
             client.get(self.key("other"))
 
-        event.sum_up()
         metrics = parse_timing(server_timing(event, config()))
         keys = {desc.split()[1]: desc.split() for name, _, desc in metrics if name == "l"}
         self.assertEqual((keys["answer"][0], keys["answer"][3:]), ("miss", ["collapsed"]))
@@ -169,10 +188,28 @@ class ToldByTheCacheClientTests(WatchTestCase):
         [level] = json.loads(event.as_json())["levels"]
         self.assertEqual((level["misses"], level["collapsed"]), (2, 1))
 
-    def test_a_page_that_it_serves_stale(self):
-        status = self.status_after(lambda client, key: client.stale(key, ttl=-3.5))
+    def test_unknown_words_and_keys_do_nothing(self):
+        with recording() as event:
+            self.client_of_redis.get(self.page)
+            self.client_of_redis.cache_event("unheard-of", self.page)
+            self.client_of_redis.cache_event("refused", "another key")
+        self.client_of_redis.cache_event("refused", self.page)  # Outside of a request.
 
-        self.assertEqual(status, '"django-site"; hit; ttl=-4')
+        [answer] = event.answers.values()
+        self.assertEqual((answer.hits, answer.misses), (0, 1))
+
+
+class ForeignLevelTests(WatchTestCase):
+    """Keys of a level that WATCH does not name."""
+
+    def test_a_level_that_is_not_named_is_not_told(self):
+        with recording() as event:
+            get_redis_connection("site").get(self.key("answer", "site"))
+        others = dataclasses.replace(config(), levels=("view",), site=None)
+
+        names = [name for name, _, _ in parse_timing(server_timing(event, others))]
+        self.assertNotIn("site", names)
+        self.assertEqual(cache_status(event, others, RequestFactory().get("/"), HttpResponse()), "")
 
 
 @skipUnless(http_sfv, "http-sfv is not installed: pip install -r requirements-dev.txt")
@@ -279,16 +316,16 @@ class ServerTimingTests(WatchTestCase):
 
         self.assertRegex(
             self.metric(response, "f"),
-            r"^miss template\.cache\.days\.[0-9a-f]{32} fragments\.html:3",
+            r"^miss template\.cache\.hours\.[0-9a-f]{32} fragments\.html:12",
         )
 
     def test_a_hit_has_the_time_left_and_the_bytes(self):
-        self.client.get("/low-level/")
+        self.client.get("/prices/")
 
-        response = self.client.get("/low-level/")
+        response = self.client.get("/prices/")
 
         self.assertRegex(
-            self.metric(response, "l"), r"^hit answer watch/tests/views\.py:\d+ ttl=\d+ b=2$"
+            self.metric(response, "l"), r"^hit price:milk prices\.py:\d+ ttl=\d+ b=\d+$"
         )
 
     def test_the_watch_tells_its_own_cost(self):
@@ -320,9 +357,7 @@ class UnprefixedTests(WatchTestCase):
             alias: {name: value for name, value in options.items() if name != "KEY_PREFIX"}
             for alias, options in settings.CACHES.items()
         }
-        overridden = override_settings(CACHES=plain, WATCH={"STREAM": self.name})
-        overridden.enable()
-        self.addCleanup(overridden.disable)
+        self.change(CACHES=plain, WATCH={"STREAM": self.name})
 
     def test_a_fragment_is_one_and_says_which_level_it_is_of(self):
         for alias in ("default", "template_fragments"):
@@ -336,6 +371,7 @@ class UnprefixedTests(WatchTestCase):
             [
                 ("template.cache.months", "in=template_fragments"),
                 ("template.cache.days", "in=default"),
+                ("template.cache.hours", "in=template_fragments"),
             ],
         )
 

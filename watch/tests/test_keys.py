@@ -7,13 +7,14 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
+from django.conf import settings
 from django.core.cache import caches
 from django.http import HttpResponse
 from django.test import Client
 from django_redis.serializers.base import BaseSerializer
 
 from watch import keys as looking
-from watch.tests import WATCHED, watched_caches
+from watch.tests.case import location, watched_caches
 from watch.tests.walls import WallTestCase
 from watch.wall import kept_state
 
@@ -48,8 +49,6 @@ class Bomb:
 
 class ListTests(WallTestCase):
     """/watch/state: what Redis holds now."""
-
-    watch = {"ASIDE": ["generation:"]}
 
     def state(self):
         kept_state.forget()
@@ -86,7 +85,7 @@ class ListTests(WallTestCase):
         self.assertEqual(self.listed("low-level")["keys"], [])
 
     def test_bookkeeping_is_counted_and_not_listed(self):
-        caches["default"].set("generation:posts", 1)
+        caches["default"].set("group:posts", 1)
 
         level = self.listed("low-level")
 
@@ -249,7 +248,7 @@ class PickleTests(WallTestCase):
 
     def test_a_project_names_its_own_safe_serializer(self):
         self.redis("low-level").set(self.key("answer"), b"mine", ex=60)
-        watch = {"STREAM": self.name, "SAFE_SERIALIZERS": [MINE]}
+        watch = settings.WATCH | {"SAFE_SERIALIZERS": [MINE]}
         with self.settings(CACHES=watched_caches(self.name, SERIALIZER=MINE), WATCH=watch):
             text = self.look()["text"]
 
@@ -257,9 +256,18 @@ class PickleTests(WallTestCase):
         self.assertIn("X-Test: 1\n", text)
         self.assertTrue(text.endswith("\n\n<b>page</b>"))
 
+    def test_a_backend_names_its_own_serializer(self):
+        cache = watched_caches(self.name)["default"]
+        cache["BACKEND"] = "watch.tests.backends.AddsDatabase"
+        cache["LOCATION"] = location(0).rpartition("/")[0]
+        with self.settings(CACHES={"default": cache}):
+            caches["default"].set("answer", ["tea"], 60)
+
+            self.assertEqual(self.look()["text"], "['tea']")
+
     def test_a_value_that_is_nested_too_deeply_does_no_harm(self):
         self.redis("low-level").set(self.key("answer"), b"deep", ex=60)
-        watch = {"STREAM": self.name, "SAFE_SERIALIZERS": [MINE]}
+        watch = settings.WATCH | {"SAFE_SERIALIZERS": [MINE]}
         with self.settings(CACHES=watched_caches(self.name, SERIALIZER=MINE), WATCH=watch):
             self.assertEqual(self.look()["why"], "It can't be read: RecursionError.")
 
@@ -329,9 +337,9 @@ class ExpireTests(WallTestCase):
 
 
 class OffTests(WallTestCase):
-    """Without LAB, a key can neither be shown nor expired by hand."""
+    """Without KEY_ACTIONS, a key can neither be shown nor expired by hand."""
 
-    lab = False
+    watch = {"KEY_ACTIONS": False}
 
     def test_the_addresses_do_not_exist(self):
         caches["default"].set("answer", 42, 60)
@@ -359,9 +367,9 @@ class UnprefixedTests(WallTestCase):
         cache = watched_caches(self.name)["default"]
         cache["KEY_PREFIX"] = ""
         only = self.settings(
-            CACHES={"default": cache | {"OPTIONS": WATCHED | JSON}},
+            CACHES={"default": cache | {"OPTIONS": cache["OPTIONS"] | JSON}},
             MIDDLEWARE=[],
-            WATCH={"STREAM": self.name, "STREAM_URL": "unix:///nowhere"},
+            WATCH={"STREAM": self.name, "STREAM_URL": "unix:///nowhere", "KEY_ACTIONS": True},
         )
         only.enable()
         self.addCleanup(only.disable)
@@ -388,12 +396,12 @@ class SharedDatabaseTests(WallTestCase):
     def setUp(self):
         super().setUp()
         cache = watched_caches(self.name)["default"]
-        cache["OPTIONS"] = WATCHED | JSON
+        cache["OPTIONS"] |= JSON
         inner = cache | {"KEY_PREFIX": f"{cache['KEY_PREFIX']}:inner"}
         shared = self.settings(
             CACHES={"default": cache, "inner": inner},
             MIDDLEWARE=[],
-            WATCH={"STREAM": self.name, "LEVELS": {"default": "outer", "inner": "inner"}},
+            WATCH=settings.WATCH | {"LEVELS": {"default": "outer", "inner": "inner"}},
         )
         shared.enable()
         self.addCleanup(shared.disable)

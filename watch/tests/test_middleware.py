@@ -6,7 +6,8 @@ from django.test import AsyncClient, RequestFactory
 
 from watch.event import current
 from watch.middleware import WatchMiddleware
-from watch.tests import MIDDLEWARE, WatchTestCase
+from watch.tests.case import WatchTestCase
+from watch.tests.settings import MIDDLEWARE
 
 HEADERS = {"Cache-Status", "Server-Timing"}
 

@@ -1,12 +1,12 @@
 """What is read from the settings, and the checks that they are complete."""
 
-from django.conf import settings
-from django.core.checks import run_checks
 from django.test import SimpleTestCase, override_settings
 
 from watch.apps import watch_is_complete
 from watch.conf import address, config
-from watch.tests import MIDDLEWARE, WATCHED
+from watch.tests.settings import MIDDLEWARE, caches_at
+
+WATCHED = caches_at("redis://a")["default"]["OPTIONS"]
 
 
 def redis_cache(location, prefix="", **options):
@@ -70,7 +70,7 @@ class ConfigTests(SimpleTestCase):
 
     def test_the_name_of_a_key_has_neither_prefix_nor_version(self):
         with self.settings(CACHES={"default": redis_cache("redis://a", "p")}):
-            self.assertEqual(config().name_of("p:f1.2:search:index"), "search:index")
+            self.assertEqual(config().name_of("p:2:search:index"), "search:index")
             self.assertEqual(config().name_of(":1:search:index"), "search:index")
 
     def test_the_site_level_is_the_alias_of_the_cache_middleware(self):
@@ -98,8 +98,16 @@ class ConfigTests(SimpleTestCase):
 
         self.assertEqual((connection["path"], connection["db"]), ("/run/redis.sock", 3))
 
+    def test_a_database_that_the_backend_adds_counts(self):
+        cache = redis_cache("redis://a", db=7) | {"BACKEND": "watch.tests.backends.AddsDatabase"}
+        with self.settings(CACHES={"default": cache, "pages": redis_cache("redis://a/1")}):
+            self.assertEqual(config().stream_connection["db"], 8)
+            self.assertEqual(config().servers["a:6379", 7], "default")
+
     def test_the_stream_takes_the_password_of_the_caches(self):
-        with self.settings(CACHES={"default": redis_cache("redis://a", PASSWORD="secret")}):
+        with self.settings(
+            CACHES={"default": redis_cache("redis://with-a-password", PASSWORD="secret")}
+        ):
             self.assertEqual(config().stream_connection["password"], "secret")
 
     def test_the_stream_can_be_elsewhere(self):
@@ -131,8 +139,7 @@ class CheckTests(SimpleTestCase):
         with self.settings(MIDDLEWARE=MIDDLEWARE[::-1]):
             self.assertEqual(self.ids(), ["watch.W002"])
 
-    def test_this_project_has_no_other_problem(self):
-        if "watch" not in settings.INSTALLED_APPS:
-            self.skipTest("The watch is off.")
-
-        self.assertEqual([problem for problem in run_checks() if "watch" in problem.id], [])
+    @override_settings(MIDDLEWARE=MIDDLEWARE, CACHES={"default": redis_cache("redis://a")})
+    def test_a_setting_that_does_not_exist(self):
+        with self.settings(WATCH={"LEVEL": {}}):
+            self.assertEqual(self.ids(), ["watch.W003"])

@@ -1,6 +1,10 @@
 """The line that asked: of a template, a view, the settings, or any other code."""
 
 import inspect
+import runpy
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
 
 from django.conf import settings
 from django.core.cache import cache
@@ -8,7 +12,9 @@ from django.test import AsyncClient
 
 from watch.event import recording
 from watch.source import line_of_view
-from watch.tests import WatchTestCase, guard, views
+from watch.tests import prices, views
+from watch.tests import settings as settings_module
+from watch.tests.case import WatchTestCase
 
 
 def line_of(function, text):
@@ -16,13 +22,11 @@ def line_of(function, text):
     function = inspect.unwrap(function)
     lines, start = inspect.getsourcelines(function)
     number = next(number for number, line in enumerate(lines, start) if text in line)
-    return f"watch/tests/{inspect.getfile(function).rpartition('/')[2]}:{number}"
+    return f"{inspect.getfile(function).rpartition('/')[2]}:{number}"
 
 
 class SourceTests(WatchTestCase):
     """Frames of libraries and of the cache itself are passed over."""
-
-    cache_options = {"CLIENT_CLASS": "watch.tests.plumbing.PlumbingClient"}
 
     def sources(self, response, level):
         return {op["source"] for op in self.ops_of(response) if op["level"] == level}
@@ -34,13 +38,6 @@ class SourceTests(WatchTestCase):
         here = line_of(SourceTests.test_a_line_of_code, "# here")
         self.assertEqual([op.source for op in event.ops], [here])
 
-    def test_what_a_client_of_the_project_is_made_with_asks_nothing_itself(self):
-        with recording() as event:
-            guard.ask("a")  # here
-
-        asked = SourceTests.test_what_a_client_of_the_project_is_made_with_asks_nothing_itself
-        self.assertEqual([op.source for op in event.ops], [line_of(asked, "# here")])
-
     def test_a_view(self):
         response = self.client.get("/low-level/")
 
@@ -51,40 +48,66 @@ class SourceTests(WatchTestCase):
     def test_a_template_fragment(self):
         response = self.client.get("/fragments/")
 
-        self.assertEqual(self.sources(response, "fragment"), {"fragments.html:2"})
+        self.assertEqual(
+            self.sources(response, "fragment"), {"fragments.html:6", "fragments.html:12"}
+        )
+        self.assertEqual(self.sources(response, "low-level"), {"fragments.html:9"})
 
-    def test_cache_page_is_asked_by_the_view_that_it_decorates(self):
+    def test_a_module_that_a_view_uses(self):
+        response = self.client.get("/prices/")
+
+        lines = {line_of(prices.several, "get_many"), line_of(prices.several, "set_many")}
+        self.assertEqual(self.sources(response, "low-level"), lines)
+
+    def test_a_page_of_a_view_is_asked_for_by_the_line_of_cache_page(self):
+        for number in range(2):
+            with self.subTest(number):
+                response = self.client.get("/view/")
+
+                here = line_of(views.cached_by_view, "@cache_page")
+                self.assertIn(f"at={here}", self.metric(response, "view") or f"at={here}")
+                self.assertLessEqual(self.sources(response, "view"), {here})
+
+    def test_a_page_of_the_site_level_is_asked_for_by_the_line_of_the_settings(self):
+        for path in ("/", "/view/", "/view/?again"):
+            [source] = self.sources(self.client.get(path), "site")
+            file, _, number = source.partition(":")
+            line = Path(settings_module.__file__).read_text().splitlines()[int(number) - 1]
+            self.assertEqual(file, "settings.py")
+            self.assertIn("FetchFromCacheMiddleware", line)
+
+    def test_where_one_alias_serves_both_the_decorator_is_told(self):
+        self.change(CACHE_MIDDLEWARE_ALIAS="view", MIDDLEWARE=settings_module.MIDDLEWARE[:1])
+
         response = self.client.get("/view/")
 
-        here = line_of(views.kept_by_view, "@cache_page")
-        self.assertEqual(self.sources(response, "view"), {here})
+        self.assertEqual(
+            self.sources(response, "view"), {line_of(views.cached_by_view, "@cache_page")}
+        )
 
-    def test_the_site_level_is_asked_by_the_line_of_the_settings(self):
-        for source in self.sources(self.client.get("/"), "site"):
-            file, _, number = source.partition(":")
-            if not number:
-                self.skipTest("This project's settings don't have Django's cache middleware.")
-            line = (settings.BASE_DIR / file).read_text().splitlines()[int(number) - 1]
-            self.assertRegex(line, "django.middleware.cache.(Update|FetchFrom)CacheMiddleware")
+    def test_a_page_that_other_code_looks_for_is_told_by_its_line(self):
+        with recording() as event:
+            cache.get("page:key")  # here
 
-    def test_levels_that_are_asked_in_the_same_way_are_told_apart_each_time(self):
-        here = line_of(views.kept_by_view, "@cache_page")
-        for number in range(3):
-            with self.subTest(number):
-                response = self.client.get(f"/view/?{number}")
+        asked = SourceTests.test_a_page_that_other_code_looks_for_is_told_by_its_line
+        self.assertEqual([op.source for op in event.ops], [line_of(asked, "# here")])
 
-                self.assertEqual(self.sources(response, "view"), {here})
-                self.assertNotIn(here, self.sources(response, "site"))
-
-    def test_who_asks_for_a_page_without_the_middleware_is_told_by_its_line(self):
-        for _ in range(2):
-            self.client.get("/view/")
+    def test_a_package_in_the_projects_folder_is_not_the_projects_code(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        package = Path(folder.name, "package")
+        package.mkdir()
+        (package / "pyproject.toml").touch()
+        (package / "module.py").write_text("def ask(cache):\n    cache.get('a')\n")
+        Path(folder.name, "own.py").write_text("def ask(cache, module):\n    module.ask(cache)\n")
+        self.change(WATCH=settings.WATCH | {"ROOT": folder.name})
 
         with recording() as event:
-            cache.get("views.decorators.cache.cache_page.key")  # here
+            own = runpy.run_path(f"{folder.name}/own.py")
+            module = SimpleNamespace(**runpy.run_path(f"{package}/module.py"))
+            own["ask"](cache, module)
 
-        asked = SourceTests.test_who_asks_for_a_page_without_the_middleware_is_told_by_its_line
-        self.assertEqual([op.source for op in event.ops], [line_of(asked, "# here")])
+        self.assertEqual([op.source for op in event.ops], ["own.py:2"])
 
     def test_a_pipeline(self):
         with recording() as event:
@@ -113,7 +136,7 @@ class LineOfViewTests(WatchTestCase):
         self.assertEqual(line_of_view(views.never), line_of(views.never, "@never_cache"))
 
     def test_a_class_based_view(self):
-        self.assertRegex(line_of_view(views.ClassBased.as_view()), r"^watch/tests/views\.py:\d+$")
+        self.assertRegex(line_of_view(views.ClassBased.as_view()), r"^views\.py:\d+$")
 
     def test_something_without_source(self):
         self.assertEqual(line_of_view(len), "")

@@ -4,11 +4,12 @@ import asyncio
 import json
 from unittest import mock
 
+from django.conf import settings
 from django.test import AsyncClient
 
 from watch import wall
 from watch.feed import connect
-from watch.tests import WatchTestCase
+from watch.tests.case import WatchTestCase
 from watch.tests.walls import WallTestCase, a_request
 
 BAD_IDS = ["", "$", "-", "+", "x", "1-2-3", "-1", "1-", " 1", "1.5", "١", "0x10", "9" * 30]
@@ -191,7 +192,7 @@ class PlaceTests(StreamCase):
         self.assertEqual((second.status_code, self.open().status_code), (200, 204))
 
     def test_a_project_with_many_threads_can_have_more(self):
-        with self.settings(WATCH={"STREAM": self.name, "STREAMS": 2}):
+        with self.settings(WATCH=settings.WATCH | {"STREAMS": 2}):
             statuses = [self.open().status_code for _ in range(3)]
 
         self.assertEqual(statuses, [200, 200, 204])
@@ -317,12 +318,6 @@ class RedisAwayTests(WatchTestCase):
 
     watch = {"STREAM_URL": "unix:///nowhere/redis.sock"}
 
-    def setUp(self):
-        super().setUp()
-        urls = self.settings(ROOT_URLCONF="watch.tests.wall_urls")
-        urls.enable()
-        self.addCleanup(urls.disable)
-
     def forget(self):
         wall.reader.forget()
         wall.listener.stop()
@@ -349,15 +344,12 @@ class RedisAwayTests(WatchTestCase):
 
 
 class NothingWatchedTests(WatchTestCase):
-    """CACHE_WATCH=0: the address is there, and says that nothing is watched."""
+    """No alias has this app's client: the wall says that it is off."""
 
     def setUp(self):
         super().setUp()
         caches = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
-        urls = "watch.tests.wall_urls"
-        off = self.settings(CACHES=caches, WATCH={}, MIDDLEWARE=[], ROOT_URLCONF=urls)
-        off.enable()
-        self.addCleanup(off.disable)
+        self.change(CACHES=caches, WATCH={}, MIDDLEWARE=[])
 
     def forget(self):
         pass
@@ -367,3 +359,4 @@ class NothingWatchedTests(WatchTestCase):
             self.assertEqual(self.client.get("/watch/events").json()["redis"], "off")
             self.assertEqual(self.client.get("/watch/state").json()["redis"], "off")
             self.assertEqual(self.client.get("/watch/stream").status_code, 204)
+            self.assertContains(self.client.get("/watch/"), "No cache is watched")

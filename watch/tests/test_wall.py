@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from unittest import mock
 
+from django.conf import settings
 from django.core.cache import caches
 from django.test import SimpleTestCase
 
@@ -42,10 +43,62 @@ class PageTests(WallTestCase):
         self.assertEqual(answer["events"][-1]["event"]["path"], "/299/")
 
     def test_what_it_hands_to_the_script_can_not_end_the_attribute(self):
-        with self.settings(WATCH={"LEVELS": {"default": """x"'><script>"""}, "STREAM": self.name}):
+        with self.settings(WATCH=settings.WATCH | {"LEVELS": {"default": """x"'><script>"""}}):
             html = self.client.get("/watch/").content.decode()
 
         self.assertNotIn("<script>", html)
+
+
+def is_ada(request):
+    return request.headers.get("X-Name") == "Ada"
+
+
+class ViewersTests(WallTestCase):
+    """WATCH["WALL"] says who may see the wall."""
+
+    addresses = ("", "stream", "events", "state", "keys/show", "keys/expire")
+
+    def statuses(self, **headers):
+        found = {}
+        for path in self.addresses:
+            ask = self.client.post if path.startswith("keys/") else self.client.get
+            response = ask(f"/watch/{path}", {"key": self.key("a")}, headers=headers)
+            found[path] = response.status_code
+            response.close()
+        return found
+
+    def test_false_closes_it(self):
+        with self.settings(WATCH=settings.WATCH | {"WALL": False}):
+            self.assertEqual(set(self.statuses().values()), {404})
+
+    def test_a_function_of_the_project_decides(self):
+        with self.settings(WATCH=settings.WATCH | {"WALL": f"{__name__}.is_ada"}):
+            self.assertEqual(set(self.statuses().values()), {404})
+            answers = self.statuses(**{"X-Name": "Ada"})
+
+        self.assertEqual([answers[path] for path in self.addresses[:4]], [200] * 4)
+
+
+class BreakerTests(WallTestCase):
+    """What the circuit breakers of the process that answers say."""
+
+    cache_options = {"CONNECTION_POOL_CLASS": "watch.tests.backends.BrokenPool"}
+
+    def test_the_state_is_told_without_the_reason(self):
+        with self.settings(CACHES=elsewhere()):
+            breakers = self.client.get("/watch/state").json()["breakers"]
+
+        levels = ["site", "view", "fragment", "low-level"]
+        told = {"levels": levels, "redis": "down", "since": 1767225600}
+        self.assertEqual(breakers, [told])  # The reason has addresses in it.
+
+
+def elsewhere():
+    """Return CACHES at other URLs: django-redis shares the pools of the same URL."""
+    return {
+        alias: options | {"LOCATION": f"{options['LOCATION']}?client_name=other"}
+        for alias, options in settings.CACHES.items()
+    }
 
 
 class ListenerTests(WallTestCase):

@@ -1,27 +1,17 @@
 """The wall in a real browser, under a policy that allows nothing inline."""
 
-import importlib.util
 import json
-import shutil
 import threading
 import time
-from http.client import HTTPConnection
-from unittest import mock, skipUnless
+from unittest import mock
 
 from django.core.cache import caches
 
 from watch.feed import connect
-from watch.tests import MIDDLEWARE
-from watch.tests.walls import ONLY_SELF, Listening, Threads, WallTestCase, a_request, needs_gunicorn
+from watch.tests.browser import BrowserCase
+from watch.tests.walls import Listening, a_request, needs_gunicorn
 from watch.wall import places, reader
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
 HOSTILE = (
     "<img src=x onerror=\"document.title='run'\"></script><script>document.title='run'</script>"
 )
@@ -39,55 +29,7 @@ WATCH_FRAMES = """() => {
 }"""
 
 
-@skipUnless(importlib.util.find_spec("playwright"), "playwright is not installed")
-@skipUnless(BROWSER, "there is no Chromium")
-class BrowserCase(WallTestCase):
-    middleware = [ONLY_SELF, *MIDDLEWARE]
-    size = (1280, 900)
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        from playwright.sync_api import sync_playwright
-
-        playwright = sync_playwright().start()
-        cls.addClassCleanup(playwright.stop)
-        cls.browser = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
-        cls.addClassCleanup(cls.browser.close)
-
-    def setUp(self):
-        super().setUp()
-        self.server = self.start()
-        width, height = self.size
-        context = self.browser.new_context(viewport={"width": width, "height": height})
-        context.set_default_timeout(10_000)
-        self.addCleanup(context.close)
-        self.page = context.new_page()
-        self.complaints = []
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", self.note)
-
-    def start(self):
-        """Return what serves the wall until the end of the test."""
-        server = Threads()
-        self.addCleanup(server.stop)
-        return server
-
-    def get(self, path, **headers):
-        """Ask for a page, as another visitor does."""
-        connection = HTTPConnection("127.0.0.1", self.server.port, timeout=10)
-        connection.request("GET", path, headers=headers)
-        connection.getresponse().read()
-        connection.close()
-
-    def note(self, message):
-        if "Content Security Policy" in message.text or "Content-Security-Policy" in message.text:
-            self.complaints.append(message.text)
-
-    def tearDown(self):
-        self.assertEqual(self.complaints, [])
-        super().tearDown()
-
+class WallBrowserCase(BrowserCase):
     def open(self, words="Live"):
         """Open the wall, and wait until it says these words."""
         self.page.goto(f"{self.server.url}/watch/")
@@ -102,7 +44,7 @@ class BrowserCase(WallTestCase):
         return self.page.locator(".level").nth(index).locator(".counts b").all_inner_texts()
 
 
-class WallTests(BrowserCase):
+class WallTests(WallBrowserCase):
     """What is on the page."""
 
     def test_it_shows_requests_as_they_happen(self):
@@ -320,7 +262,7 @@ class WallTests(BrowserCase):
             self.assertTrue(any(text.startswith(name) for text in reached), (name, reached))
 
 
-class ResumeTests(BrowserCase):
+class ResumeTests(WallBrowserCase):
     """A wall that was cut off knows afterwards what it had known without."""
 
     def setUp(self):
@@ -421,7 +363,7 @@ class ResumeTests(BrowserCase):
 
 
 @needs_gunicorn
-class LoadTests(BrowserCase):
+class LoadTests(WallBrowserCase):
     """A thousand events a second."""
 
     def start(self):
@@ -486,7 +428,7 @@ class LoadTests(BrowserCase):
         self.has(".event", "more events, counted above")
 
 
-class FallbackTests(BrowserCase):
+class FallbackTests(WallBrowserCase):
     """All places are taken, or Redis is away."""
 
     def test_without_a_place_it_asks_every_two_seconds(self):
@@ -522,7 +464,7 @@ class FallbackTests(BrowserCase):
             self.page.context.close()
 
 
-class EmptyTests(BrowserCase):
+class EmptyTests(WallBrowserCase):
     """Before anything has happened, and without the script."""
 
     def test_it_says_what_to_do(self):
@@ -544,7 +486,7 @@ class EmptyTests(BrowserCase):
         self.assertNotIn("No event", page.inner_text("main"))
 
 
-class NarrowTests(BrowserCase):
+class NarrowTests(WallBrowserCase):
     """360 px."""
 
     size = (360, 740)

@@ -1,18 +1,14 @@
-"""
-The page x-ray in a real browser: five rings, drawn from the headers of the response itself.
-
-Needs Playwright and a Chromium: see blog/tests/test_browser.py.
-"""
+"""The page x-ray in a real browser: five rings, drawn from the headers of the response itself."""
 
 import re
-import unittest
+from pathlib import Path
 from urllib.parse import quote
 
 from django.conf import settings
-from django.test import Client, override_settings
+from django.test import override_settings
 
-from blog.tests import CacheTestCase
-from blog.tests.test_browser import BrowserTestCase
+from watch.tests import views
+from watch.tests.browser import BrowserCase
 
 NAVIGATION = 'performance.getEntriesByType("navigation")[0]'
 NO_SERVER_TIMING = "delete PerformanceResourceTiming.prototype.serverTiming"
@@ -24,19 +20,13 @@ COVERED = """() => {
     .filter((element) => element.getBoundingClientRect().right > edge)
     .map((element) => element.outerHTML.slice(0, 80));
 }"""
-VISITOR = Client(headers={"host": "testserver"})
 # Everything that could be read as markup, as the instrument writes it.
 HOSTILE = quote("\"><img src=x onerror=document.title='owned'>\r\n\u202e", safe="")
 
 
-@unittest.skipUnless(settings.CACHE_WATCH, "CACHE_WATCH=0: no page has the headers.")
-@override_settings(WATCH=settings.WATCH | {"SHOW_CODE": True})
-class XrayTestCase(BrowserTestCase):
-    redis = CacheTestCase.redis
-
-    def get(self, path):
-        """Let somebody else ask for a page, in a browser of their own."""
-        self.page.context.request.get(f"{self.live_server_url}{path}")
+class XrayTestCase(BrowserCase):
+    watch = {"SHOW_CODE": True}
+    size = (1280, 720)
 
     def open(self, path, page=None):
         page = page or self.page
@@ -72,8 +62,9 @@ class XrayTestCase(BrowserTestCase):
         page.route(f"**{path}", fulfill)
 
     def drop(self, level, pattern):
+        """Delete the keys of a level that match a pattern."""
         client = self.redis(level)
-        client.delete(*client.scan_iter(pattern))
+        client.delete(*client.scan_iter(f"{self.name}-{level}:{pattern}"))
 
 
 class RingTests(XrayTestCase):
@@ -84,68 +75,97 @@ class RingTests(XrayTestCase):
 
         self.assertEqual(self.headline(), "Django made this page")
         self.assertRing("browser", "miss", r"[\d.]+ KB .*Came over the network")
-        self.assertRing("site", "miss", r"(60|59) s left [\d.]+ KB [\d.]+ ms Kept from now on")
-        self.assertRing("site", "miss", r"mysite/settings\.py:\d+$")
+        self.assertRing(
+            "site", "miss", r"(60|59) s left [\d.]+ KB [\d.]+ ms Stored for the next request"
+        )
+        self.assertRing("site", "miss", r"settings\.py:\d+$")
         for level in ("view", "fragment", "low-level"):
             self.assertRing(level, "idle", "not used$")
 
     def test_a_page_of_the_whole_site(self):
-        self.get("/tags/redis/")
+        self.get("/about/")
 
-        self.open("/tags/redis/")
+        self.open("/about/")
 
         self.assertEqual(self.headline(), "Whole site: hit")
         self.assertRing("browser", "miss")
-        self.assertRing("site", "hit", r"\d+ s left [\d.]+ KB [\d.]+ ms mysite/settings\.py:\d+$")
+        self.assertRing("site", "hit", r"\d+ s left [\d.]+ KB [\d.]+ ms settings\.py:\d+$")
         self.assertNotReached("view fragment low-level", "site")
 
     def test_a_page_of_a_view(self):
-        self.get("/posts/keys/")
+        self.get("/view/")
+        self.drop("site", "*")
 
-        self.open("/posts/keys/")
+        self.open("/view/")
 
-        self.assertRing("site", "bypass", "The view level keeps this page")
-        self.assertRing("view", "hit", r"\d min \d+ s left [\d.]+ KB [\d.]+ ms blog/views\.py:\d+$")
+        at = next(
+            number
+            for number, line in enumerate(Path(views.__file__).read_text().splitlines(), 1)
+            if "@cache_page(300" in line
+        )
+        self.assertRing("view", "hit", rf"\d min \d+ s left [\d.]+ KB [\d.]+ ms views\.py:{at}$")
         self.assertNotReached("fragment low-level", "view")
 
-    def test_fragments_some_kept_some_not(self):
-        self.get("/archive/")
-        self.drop("fragment", "*:template.cache.archive_discussed.*")
+    def test_a_page_that_the_site_level_leaves_to_the_view(self):
+        timing = (
+            'app;dur=9, req;desc="a@1767225600", why;desc="site kept-by-view", '
+            'view;dur=2;desc="hit n=1 ttl=150 b=900 at=views.py:30"'
+        )
+        self.answer_with(self.page, {"server-timing": timing})
 
-        self.open("/archive/")
+        self.open("/about/")
 
-        self.assertEqual(self.headline(), "Django made this page from kept parts")
-        self.assertRing("site", "bypass", "The view says never_cache")
-        self.assertRing("fragment", "mixed", r"2/3 hit .*3 fragments")
-        self.assertRing("fragment", "mixed", r"hit archive_month blog/archive\.html:\d+ \d+ h left")
-        self.assertRing("fragment", "mixed", r"miss archive_discussed blog/archive\.html:\d+$")
+        self.assertRing("site", "bypass", "The view level caches this page")
+        self.assertRing("view", "hit", r"2 min \d+ s left")
+
+    def test_fragments_some_cached_some_not(self):
+        self.get("/fragments/")
+        self.drop("fragment", "*:template.cache.hours.*")
+
+        self.open("/fragments/")
+
+        self.assertEqual(self.headline(), "Django made this page from cached parts")
+        self.assertRing("site", "miss", "The view says never_cache")
+        self.assertRing("fragment", "mixed", r"1/2 hit .*2 fragments")
+        self.assertRing("fragment", "mixed", r"hit months fragments\.html:6 \d+ s left")
+        self.assertRing("fragment", "mixed", r"miss hours fragments\.html:12$")
 
     def test_values_of_the_low_level(self):
-        self.get("/search/?q=keys")
+        self.get("/prices/")
 
-        self.open("/search/?q=keys")
+        self.open("/prices/")
 
         self.assertRing("fragment", "idle", "not used")
-        self.assertRing("low-level", "hit", r"search:generation .*blog/caching\.py:\d+")
-        self.assertRing(
-            "low-level",
-            "hit",
-            r"search:results:[0-9a-f]{8}… blog/search\.py:\d+ \d+ min \d+ s left",
-        )
+        # Keys that one line asked for are one entry.
+        self.assertRing("low-level", "hit", r"price:tea and 2 more prices\.py:\d+")
 
-    def test_keys_that_one_line_asked_for_are_one_entry(self):
-        for number in range(5):
-            self.make_post(f"more-keys-{number}")
-        self.get("/search/?q=keys")
+    def test_a_form_that_was_sent(self):
+        self.open("/form/")
+        with self.page.expect_navigation():
+            self.page.locator("form button").click()
+        self.page.wait_for_selector("#xray")
 
-        self.open("/search/?q=keys")
+        self.assertRing("browser", "miss")
+        self.assertRing("site", "bypass", "Only GET and HEAD are")
 
-        self.assertRing("low-level", "hit", r"comments:\d+ and \d more")
+    def test_redis_down(self):
+        for path, level in (
+            ("/", "site"),
+            ("/view/", "view"),
+            ("/fragments/", "fragment"),
+            ("/prices/", "low-level"),
+        ):
+            self.take_redis_away()
+            self.open(path)
+
+            with self.subTest(path):
+                self.assertRing(level, "down", "Redis did not answer")
+                self.assertIn("Redis is down", self.headline())
 
     def test_the_browsers_own_copy(self):
         self.open("/about/")
         self.open("/")
-        self.page.locator('.site-nav a[href="/about/"]').click()
+        self.page.locator('header a[href="/about/"]').click()
         self.page.wait_for_url("**/about/")
         self.page.wait_for_selector("#xray")
 
@@ -168,29 +188,17 @@ class RingTests(XrayTestCase):
         self.assertRing("site", "hit")
 
     def test_a_copy_that_django_confirmed(self):
-        self.open("/")
+        self.open("/asks/")
         self.open("/about/")
 
-        self.open("/")
+        self.open("/asks/")
 
         self.assertRing("browser", "confirmed", "still right")
-        self.assertRing("site", "hit")
-
-    def test_a_form_with_an_error(self):
-        self.open("/posts/keys/comment/")
-        self.page.locator('[name="author"]').fill("   ")
-        self.page.locator('[name="body"]').fill("A remark.")
-        with self.page.expect_navigation():
-            self.page.locator('form:has([name="body"]) button').click()
-        self.page.wait_for_selector("#xray")
-
-        self.assertRing("browser", "miss")
-        self.assertRing("site", "bypass", "Only GET and HEAD are kept")
 
     def test_a_page_that_another_request_was_building(self):
         timing = (
             'app;dur=900, req;desc="a@1767225600", why;desc="site collapsed", '
-            'site;dur=2;desc="miss n=1 ttl=-1 b=0 at=mysite/settings.py:86"'
+            'site;dur=2;desc="miss n=1 ttl=-1 b=0 at=settings.py:86"'
         )
         self.answer_with(self.page, {"server-timing": timing})
 
@@ -211,24 +219,6 @@ class RingTests(XrayTestCase):
         self.open("/about/")
 
         self.assertRing("low-level", "mixed", "hit a blog.*miss b collapsed: another request")
-
-    def test_redis_down(self):
-        away = {
-            alias: cache | {"LOCATION": f"unix:///nowhere/redis-{alias}.sock"}
-            for alias, cache in settings.CACHES.items()
-        }
-        with override_settings(CACHES=away):
-            for path, level in (
-                ("/", "site"),
-                ("/posts/keys/", "view"),
-                ("/archive/", "fragment"),
-                ("/search/?q=keys", "low-level"),
-            ):
-                self.open(path)
-
-                with self.subTest(path):
-                    self.assertRing(level, "down", "Redis did not answer")
-                    self.assertIn("Redis is down", self.headline())
 
     def test_back_from_the_browsers_memory(self):
         self.open("/")
@@ -253,20 +243,6 @@ class RingTests(XrayTestCase):
         after = left.inner_text()
         self.assertLess(int(after.split()[0]), int(before.split()[0]))
 
-    def test_a_time_of_minutes_runs_down_too(self):
-        self.get("/posts/keys/")
-
-        self.open("/posts/keys/")
-        left = self.page.locator('#xray [data-level="view"] .xray-numbers span').first
-        before = left.inner_text()
-
-        self.assertRegex(before, r"^\d+ min \d+ s left$")
-        self.page.wait_for_function(
-            "before => document.querySelector('[data-level=view] .xray-numbers span')"
-            ".textContent !== before",
-            arg=before,
-        )
-
     def test_its_own_cost(self):
         self.open("/")
 
@@ -289,20 +265,20 @@ class FragmentTests(XrayTestCase):
         return element.get_attribute("data-xray"), said
 
     def test_hit_and_miss(self):
-        self.get("/archive/")
-        self.drop("fragment", "*:template.cache.archive_discussed.*")
+        self.get("/fragments/")
+        self.drop("fragment", "*:template.cache.hours.*")
 
-        self.open("/archive/")
+        self.open("/fragments/")
 
-        state, said = self.tag("archive_month")
+        state, said = self.tag("months")
         self.assertEqual(state, "hit")
         self.assertRegex(said, r"✓ hit · rendered \d+ s ago")
-        state, said = self.tag("archive_discussed")
+        state, said = self.tag("hours")
         self.assertEqual(state, "miss")
         self.assertRegex(said, r"✗ miss · rendered \d+ s ago")
 
     def test_the_age_is_by_the_servers_clock(self):
-        self.get("/archive/")
+        self.get("/fragments/")
         page = self.visitor()
         page.add_init_script("""
             Date.now = (now => () => now() + 3_600_000)(Date.now);
@@ -311,29 +287,29 @@ class FragmentTests(XrayTestCase):
         """)
         self.page = page
 
-        self.open("/archive/")
+        self.open("/fragments/")
 
-        self.assertRegex(self.tag("archive_month")[1], r"rendered \d+ s ago")
+        self.assertRegex(self.tag("months")[1], r"rendered \d+ s ago")
 
     def test_frozen_inside_a_page_that_is_kept(self):
         timing = 'app;dur=1, req;desc="a@1767225600", site;dur=1;desc="hit n=1 ttl=9 b=9 at=x:1"'
-        self.answer_with(self.page, {"server-timing": timing}, "/archive/")
+        self.answer_with(self.page, {"server-timing": timing}, "/fragments/")
 
-        self.open("/archive/")
+        self.open("/fragments/")
 
-        state, said = self.tag("archive_month")
+        state, said = self.tag("months")
         self.assertEqual(state, "frozen")
         self.assertIn("frozen inside the site’s copy · rendered", said)
 
     def test_redis_down(self):
-        timing = 'req;desc="a@1767225600", f;desc="down template.cache.archive_months.1 a.html:1"'
-        self.answer_with(self.page, {"server-timing": timing}, "/archive/")
+        timing = 'req;desc="a@1767225600", f;desc="down template.cache.days.1 a.html:1"'
+        self.answer_with(self.page, {"server-timing": timing}, "/fragments/")
 
-        self.open("/archive/")
+        self.open("/fragments/")
 
-        self.assertEqual(self.tag("archive_months")[0], "down")
-        self.assertIn("Redis down", self.tag("archive_months")[1])
-        self.assertIn("not told", self.tag("archive_month")[1])
+        self.assertEqual(self.tag("days")[0], "down")
+        self.assertIn("Redis down", self.tag("days")[1])
+        self.assertIn("not told", self.tag("months")[1])
 
     def test_one_within_another_is_frozen_with_it(self):
         parts = (
@@ -356,38 +332,22 @@ class FragmentTests(XrayTestCase):
         outer = self.page.locator('[data-fragment="outer"] > .xray-tag')
         self.assertIn("hit", outer.text_content())
 
-    def test_what_became_of_it_covers_no_name(self):
-        names = ("archive_month", "archive_months", "archive_discussed")
-        for width, word in ((1280, "down"), (1280, "miss"), (360, "down"), (360, "hit")):
-            keys = "".join(f', f;desc="{word} template.cache.{name}.1 a.html:1"' for name in names)
-            page = self.visitor(viewport={"width": width, "height": 700})
-            self.answer_with(page, {"server-timing": f'req;desc="a@1"{keys}'}, "/archive/")
-            self.open("/archive/", page)
-            for fragment in page.locator("[data-fragment]").all():
-                with self.subTest(
-                    width=width, word=word, name=fragment.get_attribute("data-fragment")
-                ):
-                    name = fragment.locator(".fragment-caption code").bounding_box()
-                    tag = fragment.locator(".xray-tag").bounding_box()
-                    self.assertLessEqual(name["x"] + name["width"], tag["x"])
-
 
 class OtherNamesTests(XrayTestCase):
     """The rings are the levels of the project, whatever it calls them."""
 
     def test_levels_of_other_names(self):
         names = {"site": "pages", "view": "posts", "template_fragments": "parts", "default": "data"}
-        with override_settings(WATCH=settings.WATCH | {"LEVELS": names, "SHOW_CODE": True}):
-            self.get("/archive/")
-            self.drop("fragment", "*:template.cache.archive_discussed.*")
-            self.open("/archive/")
+        with override_settings(WATCH=settings.WATCH | {"LEVELS": names}):
+            self.get("/fragments/")
+            self.drop("fragment", "*:template.cache.hours.*")
+            self.open("/fragments/")
 
         rows = self.page.locator("#xray [data-level]")
         found = rows.evaluate_all("rows => rows.map(row => row.dataset.level)")
         self.assertEqual(found, ["browser", "pages", "posts", "parts", "data"])
-        self.assertRing("pages", "bypass", "The view says never_cache")
-        self.assertRing("parts", "mixed", "2/3 hit .*hit archive_month .*miss archive_discussed")
-        hit = self.page.locator('[data-fragment="archive_month"][data-xray="hit"]')
+        self.assertRing("parts", "mixed", "1/2 hit .*hit months .*miss hours")
+        hit = self.page.locator('[data-fragment="months"][data-xray="hit"]')
         self.assertEqual(hit.count(), 1)
 
 
@@ -413,7 +373,7 @@ class HeaderTests(XrayTestCase):
 
         self.open("/about/")
 
-        self.assertRing("site", "miss", "Kept from now on")
+        self.assertRing("site", "miss", "Stored for the next request")
 
     def test_a_copy_of_another_size_is_an_older_answer_and_not_taken_for_this_one(self):
         self.page.add_init_script(NO_SERVER_TIMING)
@@ -429,12 +389,12 @@ class HeaderTests(XrayTestCase):
 
     def test_a_browser_that_hides_them_and_keeps_no_copy_is_told_what_to_do(self):
         # Not visitor(): the console says that there is no copy.
-        page = self.browser.new_page(base_url=self.live_server_url)
+        page = self.browser.new_page(base_url=self.server.url)
         self.addCleanup(page.close)
         page.add_init_script(NO_SERVER_TIMING)
         page.add_init_script("Object.defineProperty(window, 'isSecureContext', {value: false})")
 
-        self.open("/archive/", page)
+        self.open("/fragments/", page)
 
         said = page.locator("#xray").inner_text()
         self.assertIn("http://localhost or by https", said)
@@ -444,7 +404,7 @@ class HeaderTests(XrayTestCase):
         page.get_by_role("button", name="Hide this").click()
         self.assertEqual(page.locator("#xray").count(), 0)
 
-        page.goto("/archive/", wait_until="networkidle")
+        page.goto("/fragments/", wait_until="networkidle")
         self.assertEqual(page.locator("#xray").count(), 0)
 
     def test_markup_in_a_key_a_line_or_an_id_is_text(self):
@@ -464,12 +424,12 @@ class HeaderTests(XrayTestCase):
         self.assertNotEqual(self.page.title(), "owned")
 
     def test_a_hostile_address(self):
-        page = self.browser.new_page(base_url=self.live_server_url)
+        page = self.browser.new_page(base_url=self.server.url)
         self.addCleanup(page.close)
 
         self.open(f"/{HOSTILE}/?q={HOSTILE}#{HOSTILE}", page)
 
-        self.assertRing("site", "bypass", "status 404 is not kept", page)
+        self.assertRing("site", "miss", page=page)
         self.assertEqual(page.locator("#xray img").count(), 0)
         self.assertNotEqual(page.title(), "owned")
 
@@ -491,7 +451,7 @@ class HeaderTests(XrayTestCase):
 class PanelTests(XrayTestCase):
     """It can be put away, by anybody and on any screen, and stays out of the way."""
 
-    paths = ("/", "/posts/keys/", "/archive/", "/search/?q=keys", "/about/")
+    paths = ("/", "/view/", "/fragments/", "/prices/", "/about/")
 
     def expanded(self, page=None):
         return (page or self.page).locator(".xray-toggle").get_attribute("aria-expanded")
@@ -570,12 +530,12 @@ class PanelTests(XrayTestCase):
 
         page.locator(".xray-toggle").click()
 
-        self.assertEqual(page.evaluate(width), 1280)
+        self.assertGreater(page.evaluate(width), 1200)
 
     def test_open_on_a_small_screen_it_leaves_half_of_it_to_the_page(self):
         for width, height in ((360, 640), (768, 1024), (1024, 700)):
             page = self.visitor(viewport={"width": width, "height": height})
-            self.open("/archive/", page)
+            self.open("/fragments/", page)
             page.locator(".xray-toggle").click()
 
             with self.subTest(width):
@@ -610,7 +570,7 @@ class PanelTests(XrayTestCase):
         self.assertEqual(panel.locator("[aria-live]:not([aria-live=off]), [role=timer]").count(), 0)
 
     def test_paper_has_none_of_it(self):
-        self.open("/archive/")
+        self.open("/fragments/")
 
         self.page.emulate_media(media="print")
 
@@ -656,7 +616,7 @@ class PanelTests(XrayTestCase):
         network = {"offline": False, "latency": 20, "downloadThroughput": 60_000}
         session = self.page.context.new_cdp_session(self.page)
         session.send("Network.emulateNetworkConditions", network | {"uploadThroughput": -1})
-        self.open("/archive/")
+        self.open("/fragments/")
 
         self.assertEqual(self.expanded(), "true")
         self.assertLess(self.page.evaluate(script), 0.01)
@@ -665,65 +625,44 @@ class PanelTests(XrayTestCase):
 class CodeTests(XrayTestCase):
     """Show the code."""
 
-    def test_the_lines_that_asked_are_marked_with_what_they_got(self):
-        self.get("/archive/")
-        self.drop("fragment", "*:template.cache.archive_discussed.*")
-        self.open("/archive/")
-
+    def show(self, path):
+        self.open(path)
         self.page.get_by_role("link", name="Show the code").click()
         self.page.wait_for_selector(".watch-code")
+        return self.page.inner_text("main")
 
-        self.assertShows("def archive(request, year=None, month=None):")
+    def test_the_lines_that_asked_are_marked_with_what_they_got(self):
+        self.get("/fragments/")
+        self.drop("fragment", "*:template.cache.hours.*")
+
+        self.assertIn("def fragments(request):", self.show("/fragments/"))
+
         lines = [line.split("%}") for line in self.page.locator(".watch-asked").all_inner_texts()]
         self.assertEqual([got.strip() for _, got in lines], ["hit", "hit", "miss"])
 
     def test_a_page_from_the_cache(self):
         self.get("/about/")
-        self.open("/about/")
 
-        self.page.get_by_role("link", name="Show the code").click()
-        self.page.wait_for_selector(".watch-code")
+        said = self.show("/about/")
 
-        self.assertShows("The site level answered with its copy")
-        self.assertIn("mysite/settings.py:", self.page.locator("main").inner_text())
-        self.assertHides("SECRET_KEY")
-
-    def test_a_value_of_another_module(self):
-        self.open("/search/?q=keys")
-
-        self.page.get_by_role("link", name="Show the code").click()
-        self.page.wait_for_selector(".watch-code")
-
-        marked = self.page.locator(".watch-asked").all_inner_texts()
-        self.assertTrue(any("cache.get_many(" in line for line in marked), marked)
+        self.assertIn("The site level answered with its copy", said)
+        self.assertIn("FetchFromCacheMiddleware", said)
+        self.assertNotIn("SECRET_KEY", said)
 
     def test_a_list_above_it_leads_to_each_line(self):
-        self.get("/archive/")
-        self.open("/archive/")
-        self.page.get_by_role("link", name="Show the code").click()
-        self.page.wait_for_selector(".watch-code")
+        self.get("/fragments/")
+        self.show("/fragments/")
 
         links = self.page.locator(".watch-marked a")
         self.assertEqual(links.count(), 3)
         links.last.click()
 
         line = self.page.locator(".watch-line:target")
-        self.assertIn("archive_discussed", line.inner_text())
+        self.assertIn("cache 300 hours", line.inner_text())
         self.assertLess(line.bounding_box()["y"], 720)
 
-    def test_two_answers_of_one_line_stand_side_by_side(self):
-        line = "templates/blog/archive.html:1"
-        page = self.visitor(viewport={"width": 360, "height": 640})  # Where both stick.
-
-        page.goto(f"/watch/code?path=/archive/&hit={line}&miss={line}")
-
-        hit, miss = (
-            page.locator(f".watch-asked .watch-{word}").bounding_box() for word in ("hit", "miss")
-        )
-        self.assertGreaterEqual(miss["x"], hit["x"] + hit["width"])
-
     def test_what_a_line_got_covers_none_of_it(self):
-        self.page.goto("/watch/code?path=/archive/&hit=templates/blog/archive.html:1")
+        self.page.goto("/watch/code?path=/fragments/&hit=fragments.html:6")
 
         room = self.page.locator(".watch-asked").evaluate("""line => {
           const got = line.querySelector(".watch-got");
@@ -734,9 +673,9 @@ class CodeTests(XrayTestCase):
         }""")
         self.assertGreater(room, 0)
 
-    def test_where_one_alias_keeps_pages_and_values(self):
+    def test_where_one_alias_has_pages_and_values(self):
         timing = (
-            'app;dur=1, req;desc="a@1", site;dur=1;desc="2/3 n=3 ttl=9 b=9 at=mysite/settings.py:1"'
+            'app;dur=1, req;desc="a@1", site;dur=1;desc="2/3 n=3 ttl=9 b=9 at=settings.py:1"'
             ', l;dur=1;desc="hit price blog/search.py:5 in=site ttl=9 b=9"'
             ', l;dur=1;desc="hit offer blog/search.py:6 in=site ttl=9 b=9"'
         )
@@ -745,40 +684,25 @@ class CodeTests(XrayTestCase):
 
         self.assertRing("site", "mixed", "2/3 hit .* 2 keys")
         link = self.page.get_attribute(".xray-code", "href")
-        self.assertIn("miss=mysite%2Fsettings.py%3A1", link)
+        self.assertIn("miss=settings.py%3A1", link)
         self.assertIn("hit=blog%2Fsearch.py%3A5", link)
         self.assertIn("hit=blog%2Fsearch.py%3A6", link)
 
-    def test_it_fits_a_phone(self):
-        page = self.visitor(viewport={"width": 360, "height": 640})
-
-        page.goto("/watch/code?path=/archive/")
-
-        self.assertEqual(page.locator(".watch-code").count(), 1)
-        self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), 360)
-
     def test_where_it_is_switched_off_there_is_no_link(self):
         with override_settings(WATCH=settings.WATCH | {"SHOW_CODE": False}):
-            self.open("/archive/")
+            self.open("/fragments/")
 
         self.assertEqual(self.page.locator(".xray-code").count(), 0)
 
 
-@unittest.skipUnless(settings.CACHE_WATCH, "CACHE_WATCH=0: no page has the headers.")
-class WhyTests(CacheTestCase):
+class WhyTests(XrayTestCase):
     """Why a level was bypassed is in Server-Timing too: a page can't read Cache-Status."""
 
     def test_why(self):
-        self.make_post("keys")
-        for path, why in (
-            ("/archive/", "site never-cache"),
-            ("/posts/keys/", "site kept-by-view"),
-            ("/nowhere/", "site status-404"),
-        ):
-            with self.subTest(path):
-                timing = VISITOR.get(path).headers["Server-Timing"]
-                self.assertIn(f', why;desc="{why}"', timing)
+        timing = self.client.get("/never/").headers["Server-Timing"]
 
-    def test_none_for_a_hit_or_a_miss(self):
+        self.assertIn(', why;desc="site never-cache"', timing)
+
+    def test_a_hit_or_a_miss_needs_no_reason(self):
         for _ in range(2):
-            self.assertNotIn("why", VISITOR.get("/about/").headers["Server-Timing"])
+            self.assertNotIn("why", self.client.get("/about/").headers["Server-Timing"])

@@ -6,17 +6,40 @@ from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
 from django.views import View
 from django.views.decorators.cache import cache_control, cache_page, never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
+from django.views.decorators.vary import vary_on_headers
+
+from watch.tests import prices
 
 EXPIRES = "Wed, 21 Oct 2037 07:28:00 GMT"
 
 
 def home(request):
-    return HttpResponse("home", headers={"Expires": EXPIRES})
+    response = render(request, "page.html")
+    response.headers["Expires"] = EXPIRES
+    return response
+
+
+def about(request):
+    return render(request, "page.html")
+
+
+@cache_control(no_cache=True)
+def asks_first(request):
+    return render(request, "page.html")
+
+
+@require_safe
+@cache_page(300, cache="view")
+def cached_by_view(request):
+    return render(request, "page.html")
 
 
 @cache_page(300, cache="view")
-def kept_by_view(request):
-    return HttpResponse("view")
+@vary_on_headers("X-Edition")
+def varies(request):
+    return HttpResponse(request.headers.get("X-Edition", "no edition"))
 
 
 @never_cache
@@ -45,6 +68,12 @@ def fragments(request):
 def low_level(request):
     cache.get_or_set("answer", 42, 60)
     return HttpResponse("low-level")
+
+
+@never_cache
+def price_list(request):
+    found = prices.several(["tea", "coffee", "milk"])
+    return render(request, "page.html", {"prices": found})
 
 
 @never_cache
@@ -85,6 +114,11 @@ async def asynchronous_stream(request):
 
 def redirected(request):
     return HttpResponseRedirect("/")
+
+
+@csrf_exempt
+def form(request):
+    return render(request, "form.html", {"error": request.method == "POST"})
 
 
 def says_it_itself(request):

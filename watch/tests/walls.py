@@ -1,4 +1,4 @@
-"""What the tests of the wall share: the small project with the wall, also as gunicorn serves it."""
+"""What the tests of the wall share: the small site, also as gunicorn serves it."""
 
 import importlib.util
 import json
@@ -19,48 +19,28 @@ from django.conf import settings
 from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
-from django.test import override_settings
 
 from watch.feed import connect
 from watch.listener import listener, lock_key, viewers_key
-from watch.tests import MIDDLEWARE, TEMPLATES, WatchTestCase
-from watch.wall import reader
+from watch.tests.case import WatchTestCase
+from watch.tests.settings import MIDDLEWARE
+from watch.wall import kept_state, reader
 
-ONLY_SELF = "watch.tests.server.only_self"
-LOADERS = [
-    ("django.template.loaders.locmem.Loader", TEMPLATES),
-    "django.template.loaders.app_directories.Loader",
-]
-NEEDED = "Egxe"  # of notify-keyspace-events
+ONLY_SELF = "watch.tests.wsgi.only_self"
 
 needs_gunicorn = skipUnless(importlib.util.find_spec("gunicorn"), "gunicorn is not installed")
 
 
 class WallTestCase(WatchTestCase):
-    """The small project, its wall, and a Redis that tells of its keys."""
-
-    lab = True
+    """The small site, its wall, and a Redis that tells of its keys."""
 
     def setUp(self):
         super().setUp()
-        more = override_settings(
-            INSTALLED_APPS=["watch", "django.contrib.staticfiles"],
-            LAB=self.lab,
-            ROOT_URLCONF="watch.tests.wall_urls",
-            TEMPLATES=[
-                {
-                    "BACKEND": "django.template.backends.django.DjangoTemplates",
-                    "OPTIONS": {"loaders": LOADERS},
-                }
-            ],
-        )
-        more.enable()
-        self.addCleanup(more.disable)
         self.addCleanup(self.forget_wall)
-        reader.forget()  # A Redis that was away for another test is away for two seconds.
-        self.tell_keyspace_events()
+        reader.forget()  # A Redis that was down in another test counts as down for two seconds.
+        kept_state.forget()
 
-    def tell_keyspace_events(self, flags=NEEDED):
+    def tell_keyspace_events(self, flags):
         """Let Redis tell what happens to its keys, or not, until the end of the test."""
         redis = self.redis("low-level")
         before = redis.config_get("notify-keyspace-events")["notify-keyspace-events"]
@@ -81,7 +61,7 @@ class WallTestCase(WatchTestCase):
         return [number.decode() for number in pipeline.execute()]
 
     def serve(self, workers=2, path="/watch/events"):
-        """Return a Gunicorn that serves this project until the end of the test."""
+        """Return a Gunicorn that serves the site until the end of the test."""
         server = Gunicorn(workers)
         self.addCleanup(server.stop)
         server.wait(path)
@@ -133,10 +113,8 @@ class Gunicorn:
         listening = socket.create_server(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        names = "CACHES CACHE_MIDDLEWARE_ALIAS CACHE_MIDDLEWARE_SECONDS CACHE_MIDDLEWARE_KEY_PREFIX"
-        names += " INSTALLED_APPS LAB ROOT_URLCONF SECRET_KEY STATIC_URL TEMPLATES WATCH"
-        given = {name: getattr(settings, name) for name in names.split()}
-        given |= {"ALLOWED_HOSTS": ["127.0.0.1"], "MIDDLEWARE": [ONLY_SELF, *MIDDLEWARE]}
+        given = {"CACHES": settings.CACHES, "WATCH": settings.WATCH}
+        given["MIDDLEWARE"] = [ONLY_SELF, *MIDDLEWARE]
         # SSE must not be held up by what the project under test has in its own configuration.
         config = Path(self.folder.name, "empty.py")
         config.touch()
@@ -144,7 +122,7 @@ class Gunicorn:
         with listening:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "gunicorn", "watch.tests.server:application()"),
+                    *(sys.executable, "-m", "gunicorn", "watch.tests.wsgi:application()"),
                     *("--bind", f"fd://{listening.fileno()}", "--workers", str(workers)),
                     *("--worker-class", "gthread", "--threads", "4", "--config", str(config)),
                     *("--graceful-timeout", "1", "--log-level", "warning", "--no-control-socket"),

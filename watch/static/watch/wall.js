@@ -118,6 +118,8 @@
     events: 0,
     news: newNews(),
     state: null, // what /watch/state said last
+    told: "", // what became of the latest button, and until when that is shown
+    toldUntil: 0,
     breakers: new Map(), // worker: {open: [{since, levels}], at}
     offset: 0, // ms that the server's clock is ahead
   };
@@ -389,10 +391,17 @@
       const rest = key.slice(prefix[0].length);
       name = rest.slice(rest.indexOf(":") + 1);
     }
+    // A key that is the page's URL: without the host, and with the variant's own characters.
+    const url = /^page:.*?https?:\/\/[^/]+(\/[^|]*)(?:\|.*)?$/.exec(name);
+    if (url) {
+      const variant = /\|([0-9a-f]{16})$/.exec(name);
+      return url[1] + (variant ? ` ${variant[1].slice(0, 6)}` : "");
+    }
     const page = /^views\.decorators\.cache\.cache_(page|header)\.(.*)/.exec(name);
     if (page) {
-      const path = model.names.get(key);
-      const of = path ?? `…${(page[2].match(/[0-9a-f]{32}/) ?? [page[2]])[0].slice(0, 8)}`;
+      // The path alone is the same for every query string: the hash tells them apart.
+      const hash = (page[2].match(/[0-9a-f]{32}/) ?? [page[2]])[0].slice(0, 6);
+      const of = `${model.names.get(key) ?? "…"} ${hash}`;
       return page[1] === "page" ? of : `Vary of ${of}`;
     }
     const fragment = /^template\.cache\.(.+)\.([0-9a-f]{32})$/.exec(name);
@@ -556,7 +565,7 @@
     const levels = list(model.state?.levels);
     const total = levels.reduce((sum, level) => sum + count(level.total), 0);
     const aside = levels.reduce((sum, level) => sum + count(level.aside), 0);
-    const parts = [];
+    const parts = Date.now() < model.toldUntil ? [model.told] : [];
     if (model.state?.redis === "up" && model.state.levels === null) {
       parts.push("This user of Redis may not list keys; those below were seen in events.");
     }
@@ -616,7 +625,10 @@
         parts.push(`open in ${worker} since ${clock(count(since)).slice(0, 8)}${of}`);
       }
     }
-    if (closed) parts.push(`closed in ${several(closed, "process", "processes")}`);
+    const all = model.workers.size;
+    // Those that have not been asked by this page are not known.
+    if (closed && model.breakers.size < all) parts.push(`closed where asked: ${closed} of ${all} processes`);
+    else if (closed) parts.push(`closed in ${several(closed, "process", "processes")}`);
     return parts.join(", ");
   }
 
@@ -680,6 +692,7 @@
     }
     button.disabled = false;
     say(byId("news"), words);
+    Object.assign(model, { told: words, toldUntil: Date.now() + 10000 });
     slowDrawn = -1000;
     wish();
   }

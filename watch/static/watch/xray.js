@@ -17,9 +17,9 @@
     "never-cache": "the view says never_cache",
     private: "the response is private",
     cookie: "the response sets a cookie",
-    method: "only GET and HEAD are kept",
-    streaming: "a stream is not kept",
-    "opted-out": "this page is kept out of it",
+    method: "only GET and HEAD are cached",
+    streaming: "a stream is not cached",
+    "opted-out": "this page is not cached here",
     "not-reached": "answered before the cache was asked",
     collapsed: "another request was building it, and this one waited",
   };
@@ -167,7 +167,7 @@
     } else if (why) {
       notes.push(sentence(reason(why)));
     } else if (at && word === "miss") {
-      notes.push(b > 0 ? "Kept from now on." : "Not kept.");
+      notes.push(b > 0 ? "Stored for the next request." : "Not stored.");
     }
     if (ttl < -1) {
       notes.push(`Served ${-ttl} s after its time, while a new one is made.`);
@@ -183,8 +183,8 @@
   function reason(why) {
     const level = /^kept-by-(.*)$/.exec(why)?.[1];
     const status = /^status-(\d+)$/.exec(why)?.[1];
-    if (level) return `the ${level} level keeps this page`;
-    if (status) return `a page of status ${status} is not kept`;
+    if (level) return `the ${level} level caches this page`;
+    if (status) return `a page of status ${status} is not cached`;
     return REASONS[why] ?? decoded(why);
   }
 
@@ -219,7 +219,7 @@
     }
     if (rings.some((ring) => ring.state === "down")) return "Redis is down: Django made this page";
     if (rings.some((ring) => ring.name !== "browser" && (ring.state === "hit" || ring.state === "mixed"))) {
-      return "Django made this page from kept parts";
+      return "Django made this page from cached parts";
     }
     return "Django made this page";
   }
