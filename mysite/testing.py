@@ -14,53 +14,41 @@ from django.test.runner import DiscoverRunner, ParallelTestSuite
 
 from mysite.private_redis import PrivateRedis, use_redis
 
-# Seconds that Redis may take in tests. A machine that pauses is no outage.
-PATIENCE = 10
-# The same in a test that waits until they are over, because its Redis hangs.
-TEST_TIMEOUT = 2
-worker_redis = None  # The Redis of this worker process, with --parallel.
+# What `manage.py test` leaves out unless it is asked for: --all, --tag, or a label.
+LEFT_OUT = {
+    "browser": "pages in Chromium",
+    "outage": "a Redis that hangs, stops or is full",
+    "slow": "long runs",
+}
+PATIENCE = 10  # Seconds that Redis may take in tests. A busy machine is no outage.
+TEST_TIMEOUT = 2  # The same in a test whose Redis hangs, so that it has to wait for them.
+APPS = ["blog", "lab", "mysite"]  # The packages have tests of their own: see CONTRIBUTING.md.
+worker_redis = None  # With --parallel, the Redis of this worker process.
 
 
 def set_up_warnings():
-    """Turn the deprecation warnings that this project's own apps cause into errors."""
+    """Turn warnings that this project's own code causes into errors."""
     own = [app.name for app in apps.get_app_configs() if Path(app.path).parent == settings.BASE_DIR]
     modules = rf"({'|'.join(map(re.escape, own))})(\.|$)"
-    for category in (DeprecationWarning, PendingDeprecationWarning):
-        warnings.filterwarnings("error", category=category, module=modules)
-
-
-def timeouts(seconds):
-    """Return the OPTIONS of a cache whose Redis may take so many seconds, as may connecting."""
-    names = "socket_timeout", "socket_connect_timeout"
-    return {"CONNECTION_POOL_KWARGS": dict.fromkeys(names, seconds)}
+    warnings.filterwarnings("error", module=modules)
 
 
 def use_redis_within(seconds, url):
-    """Return a context manager in which the caches are at `url`, which may take so long."""
-    moved = use_redis(url)
-    for cache in moved.options["CACHES"].values():
-        cache["OPTIONS"] = cache["OPTIONS"] | timeouts(seconds)
-    return moved
-
-
-def move_to(redis):
-    """Return a context manager in which the caches use `redis` and keep their journal there."""
-    moved = use_redis_within(PATIENCE, redis.url)
-    moved.options["INVALIDATION_JOURNAL"] = Path(redis.socket).with_name("journal")
-    return moved
+    """Return a context manager in which the caches are at `url`, with `seconds` to answer."""
+    return use_redis(url, socket_timeout=seconds, socket_connect_timeout=seconds)
 
 
 def init_worker(*args, **kwargs):
-    """Do what Django does at the start of a worker, and give it a Redis of its own."""
+    """Do what Django does at the start of a worker, and give the worker a Redis of its own."""
     global worker_redis
     ParallelTestSuite.init_worker(*args, **kwargs)
     set_up_warnings()
-    worker_redis = PrivateRedis().start()  # Nobody stops it: it ends with this process.
-    move_to(worker_redis).enable()
+    worker_redis = PrivateRedis().start()  # It ends with this process.
+    use_redis_within(PATIENCE, worker_redis.url).enable()
 
 
 class PrivateRedisSuite(ParallelTestSuite):
-    """Tests shared out to processes that share neither a database nor a Redis."""
+    """Tests in several processes. Each has its own database and its own Redis."""
 
     init_worker = init_worker
 
@@ -69,19 +57,48 @@ class PrivateRedisRunner(DiscoverRunner):
     """
     TEST_RUNNER: starts a private Redis before the tests and ends it after them.
 
-    REDIS_URL may name any Redis; the tests never see it.
+    The tests never touch the Redis at REDIS_URL.
     """
 
     parallel_test_suite = PrivateRedisSuite
+
+    def __init__(self, *args, all=False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.all = all
+        self.left_out = 0
+
+    @classmethod
+    def add_arguments(cls, parser):
+        super().add_arguments(parser)
+        parser.add_argument("--all", action="store_true", help="also what takes minutes")
+
+    def build_suite(self, test_labels=None, **kwargs):
+        """Find the tests. Without a label, a tag or --all, those in LEFT_OUT stay out."""
+        test_labels = test_labels or APPS
+        if self.all or self.tags or test_labels is not APPS:
+            return super().build_suite(test_labels, **kwargs)
+        everything = super().build_suite(test_labels, **kwargs).countTestCases()
+        self.exclude_tags = self.exclude_tags | set(LEFT_OUT)
+        suite = super().build_suite(test_labels, **kwargs)
+        self.left_out = everything - suite.countTestCases()
+        return suite
+
+    def suite_result(self, suite, result, **kwargs):
+        """Say at the end what was left out, and how to run it."""
+        if self.left_out:
+            kinds = ", ".join(f"{what} (--tag {tag})" for tag, what in LEFT_OUT.items())
+            self.log(f"{self.left_out} tests were left out: {kinds}.")
+            self.log("They need minutes: python manage.py test --all --parallel")
+        return super().suite_result(suite, result, **kwargs)
 
     def setup_test_environment(self, **kwargs):
         super().setup_test_environment(**kwargs)
         set_up_warnings()
         self.redis = PrivateRedis().start()
-        self.redis_settings = move_to(self.redis)
-        self.redis_settings.enable()
+        self.moved = use_redis_within(PATIENCE, self.redis.url)
+        self.moved.enable()
 
     def teardown_test_environment(self, **kwargs):
-        self.redis_settings.disable()
+        self.moved.disable()
         self.redis.stop()
         super().teardown_test_environment(**kwargs)
