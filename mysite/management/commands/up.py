@@ -12,12 +12,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import BaseCommand, CommandError, call_command
 from django.db import DatabaseError, connections
 
+from mysite import running
 from mysite.checks import redis_problem, without_password
-from mysite.private_redis import PrivateRedis, find_redis_cli, use_redis
+from mysite.private_redis import PrivateRedis, use_redis
 
 BASE_DIR = Path(__file__).resolve().parents[3]
 
-# A page a level, and the Redis database that keeps it.
+# One page per level, and the Redis database that has it.
 PAGES = (
     ("whole site", "/", 1),
     ("per view", "/posts/<slug>/", 2),
@@ -28,10 +29,10 @@ PAGES = (
 
 def set_environment():
     """
-    Set what a server would have set, unless the user did. Goes before the settings.
+    Set the variables that a server would set, unless the user did. Call it before the settings.
 
-    SECRET_KEY is made once and kept beside the database: a restart logs nobody out.
-    Raises ImproperlyConfigured when it can't be kept.
+    SECRET_KEY is made once and stored beside the database, so a restart ends no session.
+    Raises ImproperlyConfigured if it can't be stored.
     """
     os.environ.setdefault("DEBUG", "0")
     os.environ.setdefault("LAB", "1")
@@ -42,7 +43,7 @@ def set_environment():
         raise ImproperlyConfigured(f"DATABASE_PATH is {database}, which is a folder.")
     path = database.with_name("secret-key")
     try:
-        # The mode first: a key that everybody could read for a moment is everybody's.
+        # Set the mode first: at no moment can other users read the key.
         path.touch(mode=0o600)
         if not path.read_text():
             path.write_text(secrets.token_urlsafe(50))
@@ -69,7 +70,7 @@ def check_port_is_free(host, port):
             listener.bind((host, port))
         except OSError as error:
             raise CommandError(
-                f"Port {port} of {host} can't be had: {error.strerror}. Try --port {port + 1}."
+                f"Port {port} of {host} can't be used: {error.strerror}. Try --port {port + 1}."
             ) from None
 
 
@@ -78,7 +79,7 @@ class Command(BaseCommand):
         "Migrate, seed and serve the blog with gunicorn, on a private Redis unless "
         "REDIS_URL is set. Ctrl-C ends all of it."
     )
-    # They would ask for a Redis before there is one.
+    # The checks would ask for a Redis before there is one.
     requires_system_checks = []
 
     def add_arguments(self, parser):
@@ -89,26 +90,42 @@ class Command(BaseCommand):
 
     def handle(self, port, workers, no_seed, **options):
         """
-        Prepare everything, then become gunicorn.
+        Prepare everything, then become gunicorn. Doesn't return.
 
-        All of it happens in this one process, so Ctrl-C or a signal at any moment ends
-        all there is. Doesn't return.
+        All of it happens in one process, so Ctrl-C or a signal ends everything at any moment.
         """
         port = number("--port or PORT", port, 65535)
         workers = number("--workers or WEB_CONCURRENCY", workers, 64)
         os.environ.update(PORT=str(port), WEB_CONCURRENCY=str(workers))
-        check_port_is_free(os.environ.get("BIND", "127.0.0.1"), port)
+        site = f"http://127.0.0.1:{port}/"
         given = os.environ.get("REDIS_URL") or os.environ.get("REDIS_URL_FILE")
-        with nullcontext() if given else PrivateRedis(inheritable=True) as redis:
+        redis = None if given else PrivateRedis(inheritable=True)
+        self.claim(site, redis.url if redis else settings.REDIS_URL)
+        check_port_is_free(os.environ.get("BIND", "127.0.0.1"), port)
+        with redis or nullcontext():
             if redis:
                 os.environ["REDIS_URL"] = redis.url
                 use_redis(redis.url).enable()
             self.prepare(no_seed)
-            self.tell(f"http://127.0.0.1:{port}", redis)
+            self.tell(site, redis)
             self.serve()
 
+    def claim(self, site, redis_url):
+        """Tell other commands which Redis this blog uses. Raises CommandError if it runs."""
+        database = settings.DATABASES["default"]["NAME"]
+        try:
+            running.claim(Path(database), site, redis_url)
+        except running.AlreadyRunning as other:
+            # With a second Redis, an edit through one of them would never reach the other.
+            raise CommandError(
+                f"This blog already runs at {other.blog or 'another port'}. Open it there, or end "
+                "it with Ctrl-C in its terminal. A second blog needs a DATABASE_PATH of its own."
+            ) from None
+        except OSError as error:
+            raise CommandError(f"{running.lock_file(database)}: {error.strerror}.") from None
+
     def prepare(self, no_seed):
-        """Make the database and the static files what this release needs."""
+        """Migrate and seed the database, and collect the static files."""
         try:
             call_command("migrate", verbosity=0)
             if not no_seed:
@@ -122,23 +139,20 @@ class Command(BaseCommand):
     def tell(self, site, redis):
         """Print what runs where. `redis` is the private one or None."""
         given = without_password(settings.REDIS_URL)
-        self.stdout.write(f"Blog      {site}/")
+        self.stdout.write(f"Blog      {site}")
         self.stdout.write(f"Redis     {given} ({'private' if redis else 'from REDIS_URL'})")
         self.stdout.write(f"Database  {settings.DATABASES['default']['NAME']}")
         if not redis and (problem := redis_problem(settings.REDIS_URL)):
-            self.stderr.write(f"Warning: {given} is of no use, nothing is cached: {problem}.")
-        if redis and (cli := find_redis_cli()):
-            self.stdout.write("\nWhat each level keeps, once its page was opened:")
-            for level, page, database in PAGES:
-                look = f"{cli} -s {redis.socket} -n {database} --scan"
-                self.stdout.write(f"{level:12}{page:20}{look}")
-        if redis:
-            self.stdout.write("\nmanage.py in another terminal needs the same Redis:")
-            self.stdout.write(f"export REDIS_URL={redis.url}")
+            self.stderr.write(f"Warning: {given} can't be used, nothing is cached: {problem}.")
+        self.stdout.write(
+            "\nThe keys of each level, once you have opened its page. In another terminal:"
+        )
+        for level, page, database in PAGES:
+            self.stdout.write(f"{level:12}{page:20}python manage.py redis -n {database} --scan")
         self.stdout.write("\nCtrl-C ends all of it.")
 
     def serve(self):
-        """Replace this program with gunicorn. The private Redis goes on and is its own now."""
+        """Replace this program with gunicorn, which owns the private Redis from then on."""
         sys.stdout.flush()
         command = ["-m", "gunicorn", "--chdir", BASE_DIR, "--config", BASE_DIR / "gunicorn.conf.py"]
         os.execv(sys.executable, [sys.executable, *map(str, command), "mysite.wsgi"])  # noqa: S606
