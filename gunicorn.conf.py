@@ -6,6 +6,7 @@ Docs: https://docs.gunicorn.org/en/stable/settings.html
 
 import gc
 import os
+import resource
 import socket
 import struct
 import sys
@@ -13,79 +14,85 @@ from pathlib import Path
 
 wsgi_app = "mysite.wsgi"
 
-# 127.0.0.1: only this machine, unless somebody says otherwise. A container must say
-# BIND=0.0.0.0, because 127.0.0.1 is the container itself there.
+# Only this machine can connect, by default. A container needs BIND=0.0.0.0, because
+# 127.0.0.1 is the container itself there.
 bind = f"{os.environ.get('BIND', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
 
-# Processes use the cores, threads wait for Redis and for readers on slow lines. gthread
-# also keeps idle keep-alive connections without giving each a thread.
-worker_class = "gthread"
+# gunicorn's gthread, but a request gets a thread only when all of it has arrived: 400 silent
+# or half-sent connections don't stop the blog.
+worker_class = "mysite.worker.PatientWorker"
+# Processes use the cores.
 workers = os.environ.get("WEB_CONCURRENCY", "2")
-threads = 4
+# Threads wait: for Redis, for a page that another thread builds, for a stream. MAX_WAITING in
+# the settings lets 50 wait for pages, so 100 leave as many for the rest. A pool of redis-py has
+# 100 connections at most. Threads start when they are needed.
+threads = 100
 
-# Load Django once and fork: the workers share that memory, and a setting that is wrong
-# ends gunicorn at once instead of each worker in turn. Nothing is connected before the
-# fork: connections to Redis and to the database are opened by the first who needs them.
+# Load Django once and fork: the workers share that memory, and a wrong setting ends gunicorn
+# at once. Connections to Redis and to the database are opened after the fork.
 preload_app = True
 
 # Seconds. A worker whose main loop is silent for that long is replaced. Threads that work
 # on a page don't count as silence.
 timeout = 30
-# Seconds that requests may take to end after SIGTERM. `docker stop` kills after 10.
+# Seconds that requests have to end after SIGTERM. `docker stop` kills after 10.
 graceful_timeout = 3
-# Seconds that an idle connection is kept: a reader opens the next page within that time,
-# or not at all.
+# Seconds that an idle connection stays open. It holds no thread.
 keepalive = 5
 
-# Seconds without a byte after which a client that sends a request, or takes an answer, is given
-# up. gunicorn itself waits for ever, and as many as there are threads stop the blog. Who sends a
-# byte now and then still holds a thread: a proxy in front that collects requests, as nginx does,
-# is what keeps those off.
+# Seconds that a thread waits for a client that sends a long body or takes a long answer.
+# gunicorn itself waits for ever. A slow client can still hold a thread by a byte now and then:
+# a proxy in front, such as nginx, keeps those off.
 STALLED = 10
 
-# Longer ones are refused with 414 and 431 before Django sees them. The longest URL of the
-# blog is a search; browsers send some 20 header fields, cookies being the longest.
+# Longer requests get 414 or 431 before Django sees them. The longest URL of the blog is a
+# search. Browsers send about 20 header fields, of which cookies are the longest.
 limit_request_line = 4094
 limit_request_fields = 50
 limit_request_field_size = 8190
 
 # gunicorn believes X-Forwarded-Proto and SCRIPT_NAME from 127.0.0.1 by default. Here Django
-# alone decides whom to believe: see TRUST_PROXY in mysite/settings.py.
+# decides: see TRUST_PROXY in mysite/settings.py.
 forwarded_allow_ips = ""
 
-# A worker touches a file to show that it lives. On disk that can block for long, and a
-# read-only container has no disk to write to.
+# A worker touches a file to show that it lives. A disk can block for long, and a read-only
+# container has no disk.
 worker_tmp_dir = next((path for path in ("/dev/shm",) if os.access(path, os.W_OK)), None)  # noqa: S108
 
-# gunicornc is not used, and its socket would be made in the home directory.
+# gunicornc is not used. Its socket would be in the home directory.
 control_socket_disable = True
 
-# Off: a line a request costs more than a cached page. "-" prints it.
+# Off: one line per request costs more than a cached page. "-" prints it.
 accesslog = None
+
+# Each connection is an open file, and so is each database connection. Many shells allow 1,024.
+files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+if 0 < files < 8192:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (8192 if most < 0 else min(most, 8192), most))
 
 
 def when_ready(server):
     """
-    Bound the waits, and take what Django has loaded out of what is searched for cycles: it stays.
+    Bound the waits, and exclude what Django has loaded from the search for cycles.
 
-    Before the fork, as the documentation of gc.freeze() has it, so that it stays shared, too.
+    Before the fork, as the documentation of gc.freeze() says, so that this memory stays shared.
     """
     gc.collect()
     gc.freeze()
-    # Connections have from their listener what the kernel waits at most.
+    # Connections inherit these options from their listener.
     for listener in server.LISTENERS:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALLED, 0))
 
 
 def post_fork(server, worker):
-    """Search less often: hardly anything that a page from the cache makes is in a cycle."""
+    """Search for cycles less often: a page from the cache makes hardly any."""
     gc.set_threshold(10_000, 10, 10)
     worker.log.error_log.addFilter(is_no_stalled_client)
 
 
 def is_no_stalled_client(record):
-    """Keep what gunicorn says of STALLED out of the log, which is a traceback each."""
+    """Remove the traceback that gunicorn logs for each client that STALLED ends."""
     return not record.exc_info or not issubclass(record.exc_info[0], BlockingIOError)
 
 
@@ -93,8 +100,8 @@ def worker_exit(server, worker):
     """
     Leave at once, with threads that are still at work.
 
-    A stream has no end, and Python would wait for its thread until the server kills this
-    process; after `kill -9` of the server nobody would. They had graceful_timeout.
+    Requests had graceful_timeout to end. A stream has no end, and Python would wait for its
+    thread until the server kills this process.
     """
     if worker.booted:
         sys.stdout.flush()
@@ -103,14 +110,14 @@ def worker_exit(server, worker):
 
 
 def one_line_for_what_is_wrong():
-    """End gunicorn with one line instead of a traceback when the settings are unusable."""
+    """End gunicorn with one line instead of a traceback if the settings can't be used."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
     sys.path.insert(0, str(Path(__file__).parent))
-    from django.conf import settings
+    import django
     from django.core.exceptions import ImproperlyConfigured
 
     try:
-        settings.INSTALLED_APPS  # noqa: B018 - the first access reads the settings.
+        django.setup()
     except ImproperlyConfigured as error:
         sys.exit(f"gunicorn: {error}")
 

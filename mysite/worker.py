@@ -1,0 +1,95 @@
+"""gunicorn's gthread worker, which gives a thread to a request only when the request is there."""
+
+import re
+import selectors
+import time
+from functools import partial
+
+from gunicorn.http import get_parser
+from gunicorn.workers.gthread import ThreadWorker
+
+# Seconds for a client to send its request. Then its connection is closed.
+PATIENCE = 10
+
+# Bytes that the worker collects for one connection. A longer request gets a thread when this
+# much of it has arrived. Comments and search terms are much shorter.
+ENOUGH = 64 * 1024
+
+LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
+CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked", re.IGNORECASE)
+EXPECT = re.compile(rb"\r\nexpect:[ \t]*100-continue", re.IGNORECASE)
+
+
+class PatientWorker(ThreadWorker):
+    """
+    Collects requests in the main loop, which waits for all connections at once.
+
+    In gunicorn's own worker, a connection that sends nothing holds a thread for 5 seconds, and
+    one that sends half a request holds it until the client goes on. As many of them as there
+    are threads stop the blog, and browsers open connections in advance.
+
+    It uses gunicorn's internals, so test_worker.py has to pass with each new gunicorn.
+    """
+
+    def enqueue_req(self, conn):
+        """Give the connection a thread as soon as its next request has arrived."""
+        if self.cfg.is_ssl:
+            return super().enqueue_req(conn)
+        if conn.parser is None:
+            conn.parser = get_parser(self.cfg, conn.sock, conn.client)
+        conn.received = conn.parser.unreader.take_buffered()  # Of a pipelined request.
+        conn.was_told_to_continue = False
+        conn.sock.setblocking(False)
+        if not self.collect(conn):
+            # gunicorn closes each connection in this queue whose time is over.
+            conn.timeout = time.monotonic() + PATIENCE
+            self.pending_conns.append(conn)
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.go_on, conn))
+        return None
+
+    def go_on(self, conn, sock):
+        """Collect what has arrived on a connection that waits."""
+        self.poller.unregister(sock)
+        if self.collect(conn):
+            self.pending_conns.remove(conn)
+        else:
+            self.poller.register(sock, selectors.EVENT_READ, partial(self.go_on, conn))
+
+    def collect(self, conn):
+        """Read what is there. Return whether this ended: the request is whole, or it failed."""
+        try:
+            while not is_whole(conn):
+                if not (piece := conn.sock.recv(ENOUGH)):
+                    raise ConnectionResetError
+                conn.received += piece
+        except BlockingIOError:
+            return False
+        except OSError:
+            self.nr_conns -= 1
+            conn.close()
+            return True
+        conn.parser.unreader.unread(conn.received)
+        conn.data_ready = True
+        super().enqueue_req(conn)
+        return True
+
+
+def is_whole(conn):
+    """Return whether a request has arrived, or ENOUGH of it. Raises OSError."""
+    received = conn.received
+    end = received.find(b"\r\n\r\n")
+    if len(received) >= ENOUGH:
+        return True
+    if end < 0:
+        return False
+    head, body = received[: end + 2], len(received) - end - 4
+    if CHUNKED.search(head):
+        whole = received.endswith(b"0\r\n\r\n")
+    else:
+        length = LENGTH.search(head)
+        whole = length is None or body >= int(length[1])
+    if not whole and EXPECT.search(head) and not conn.was_told_to_continue:
+        # The client waits for this before it sends the body. gunicorn says it a second time.
+        conn.was_told_to_continue = True
+        conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    return whole
