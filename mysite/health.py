@@ -21,8 +21,11 @@ def health_middleware(get_response):
     views = {"/healthz": healthz, "/readyz": readyz}
 
     def middleware(request):
-        view = views.get(request.path_info)
-        return view(request) if view else get_response(request)
+        if view := views.get(request.path_info):
+            response = view(request)
+            response["Content-Length"] = len(response.content)  # CommonMiddleware would add it.
+            return response
+        return get_response(request)
 
     return middleware
 
