@@ -74,7 +74,7 @@ def find(terms, posts_version):
 
 
 def may_store():
-    """Return whether one more answer may be stored. What nobody asked yet has no end."""
+    """Return whether one more answer may be stored, and count it."""
     stored = count_up("search:stored", caching.SEARCH_TIMEOUT)
     return stored <= caching.SEARCH_ANSWERS_LIMIT
 

@@ -59,7 +59,7 @@ def home(request):
     """
     Whole site: the middleware caches this page. There is nothing to do here.
 
-    It fits a page that is the same for everybody and asks for neither session nor user.
+    It fits a page that is the same for all visitors and asks for neither session nor user.
     Try it: curl -sI http://127.0.0.1:8000/ twice, and look for Age.
     Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#the-per-site-cache
     """

@@ -204,12 +204,12 @@ class BrowserCopyTests(BrowserTestCase):
         self.follow("/posts/keys/")
         other = self.visitor()
         other.goto("/posts/keys/")
-        self.write_comment("Grace", "Somebody else's remark.", other)
+        self.write_comment("Grace", "Another visitor's remark.", other)
         self.page.goto("/")
 
         self.follow("/posts/keys/")
 
-        self.assertShows("Somebody else's remark.")
+        self.assertShows("Another visitor's remark.")
 
     def test_an_authors_edit_is_seen_on_the_next_click(self):
         self.page.goto("/")

@@ -55,7 +55,7 @@ class InvalidationTestCase(CacheTestCase):
         return response.status_code, response.content.decode()
 
     def assertEveryPageIsRight(self, *changed):
-        """Assert that each page is the same without caches, and that the pages `changed` changed."""
+        """Assert that each page is the same without caches, and that these pages changed."""
         served = self.read()
         self.empty_caches()
         right = self.read()
@@ -116,7 +116,7 @@ class PostTests(InvalidationTestCase):
         )
         self.assertContains(self.client.get("/"), "/posts/revised/")
 
-    def test_a_draft_published(self):
+    def test_publishing_a_draft_changes_the_lists(self):
         self.draft.published_at = datetime(2026, 3, 3, tzinfo=UTC)
 
         with self.commit():
@@ -272,7 +272,7 @@ class TagTests(InvalidationTestCase):
 
         self.assertTagged("keys")
 
-    def test_a_tag_renamed(self):
+    def test_renaming_a_tag_changes_the_pages_that_name_it(self):
         self.django.name = "The web framework"
 
         with self.commit():
@@ -292,7 +292,7 @@ class TagTests(InvalidationTestCase):
         self.assertEqual(self.client.get("/tags/django/").status_code, 404)
         self.assertEqual(self.client.get("/tags/web/").status_code, 200)
 
-    def test_a_tag_deleted(self):
+    def test_deleting_a_tag_changes_the_pages_that_named_it(self):
         with self.commit():
             self.django.delete()
 
@@ -314,7 +314,7 @@ class CommentTests(InvalidationTestCase):
     def test_a_comment_sent_through_the_form_shows_on_every_page(self):
         with self.commit():
             self.client.post("/posts/keys/comment/", {"author": "Grace", "body": "A new remark."})
-        # From here on somebody who isn't greeted by name.
+        # From here on a visitor without a name, whom the archive doesn't greet by it.
         self.client = self.client_class()
 
         self.assertEveryPageIsRight(*self.shown_on)
@@ -326,7 +326,7 @@ class CommentTests(InvalidationTestCase):
 
         self.assertEveryPageIsRight(*self.shown_on)
 
-    def test_a_comment_edited(self):
+    def test_editing_a_comment_changes_its_post(self):
         self.comment.body = "The first remark, edited."
 
         with self.commit():
@@ -335,7 +335,7 @@ class CommentTests(InvalidationTestCase):
         self.assertEveryPageIsRight("/posts/keys/")
         self.assertContains(self.client.get("/posts/keys/"), "The first remark, edited.")
 
-    def test_a_comment_deleted(self):
+    def test_deleting_a_comment_changes_every_page_that_showed_it(self):
         with self.commit():
             self.comment.delete()
 
@@ -484,26 +484,19 @@ class BulkTests(InvalidationTestCase):
 
         self.assertEveryPageIsRight("/posts/keys/")
 
-    def test_comments_deleted_by_a_query(self):
+    def test_comments_deleted_by_a_query_disappear_everywhere(self):
         with self.commit():
             self.keys_post.comments.all().delete()
 
         self.assertEveryPageIsRight(*CommentTests.shown_on)
 
-    def test_an_update_also_sets_when_the_post_was_updated(self):
+    def test_update_of_posts_also_sets_updated_at(self):
         before = self.keys_post.updated_at
 
         Post.objects.filter(slug="keys").update(title="Keys, revised")
 
         self.keys_post.refresh_from_db()
         self.assertGreater(self.keys_post.updated_at, before)
-
-    def test_an_update_of_nothing_drops_nothing_but_lists(self):
-        with self.commit():
-            self.assertEqual(Post.objects.filter(slug="nonsense").update(title="x"), 0)
-
-        for url in VIEW + ("/tags/redis/", "/tags/django/"):
-            self.assertHit(url)
 
 
 class AdminTests(InvalidationTestCase):
@@ -536,7 +529,7 @@ class AdminTests(InvalidationTestCase):
         }
         return fields | changes
 
-    def test_a_post_changed(self):
+    def test_changing_a_post_changes_every_page_that_shows_it(self):
         url = f"/admin/blog/post/{self.keys_post.pk}/change/"
 
         self.send(url, **self.post_fields(self.keys_post, title="Keys, revised"))
@@ -545,7 +538,7 @@ class AdminTests(InvalidationTestCase):
             "/", "/tags/redis/", "/feed/", "/posts/keys/", "/archive/", "/search/?q=revised"
         )
 
-    def test_a_post_added(self):
+    def test_adding_a_post_changes_the_lists(self):
         post = Post(title="Revised", slug="revised", summary="S", body="B")
         tags = [Tag.objects.get(slug="django").pk]
 
@@ -553,14 +546,14 @@ class AdminTests(InvalidationTestCase):
 
         self.assertEveryPageIsRight("/", "/tags/django/", "/sitemap.xml", "/search/?q=revised")
 
-    def test_a_draft_published(self):
+    def test_publishing_a_draft_changes_the_lists(self):
         url = f"/admin/blog/post/{self.draft.pk}/change/"
 
         self.send(url, **self.post_fields(self.draft))
 
         self.assertEveryPageIsRight("/", "/tags/redis/", "/archive/")
 
-    def test_a_post_unpublished_retagged_and_given_another_slug_at_once(self):
+    def test_a_post_can_lose_its_date_its_tags_and_its_slug_at_once(self):
         fields = {"slug": "names", "tags": [Tag.objects.get(slug="django").pk]}
         fields |= {"published_at_0": "", "published_at_1": ""}
         url = f"/admin/blog/post/{self.keys_post.pk}/change/"
@@ -569,7 +562,7 @@ class AdminTests(InvalidationTestCase):
 
         self.assertEveryPageIsRight("/", "/tags/redis/", "/posts/keys/", "/archive/")
 
-    def test_other_tags_chosen(self):
+    def test_choosing_other_tags_changes_both_tag_pages(self):
         tags = [Tag.objects.get(slug="django").pk]
         url = f"/admin/blog/post/{self.keys_post.pk}/change/"
 
@@ -582,7 +575,7 @@ class AdminTests(InvalidationTestCase):
 
         self.assertEveryPageIsRight("/", "/tags/redis/", "/posts/keys/", "/archive/")
 
-    def test_posts_deleted_from_the_list(self):
+    def test_deleting_posts_from_the_list_removes_them_everywhere(self):
         self.send(
             "/admin/blog/post/",
             action="delete_selected",
@@ -592,21 +585,21 @@ class AdminTests(InvalidationTestCase):
 
         self.assertEveryPageIsRight("/", "/tags/django/", *VIEW, *FRAGMENTS)
 
-    def test_a_tag_renamed(self):
+    def test_renaming_a_tag_changes_the_pages_that_name_it(self):
         tag = Tag.objects.get(slug="django")
 
         self.send(f"/admin/blog/tag/{tag.pk}/change/", name="The web framework", slug="web")
 
         self.assertEveryPageIsRight("/", "/tags/django/", "/posts/hashes/", "/sitemap.xml")
 
-    def test_a_tag_deleted(self):
+    def test_deleting_a_tag_changes_the_pages_that_named_it(self):
         tag = Tag.objects.get(slug="django")
 
         self.send(f"/admin/blog/tag/{tag.pk}/delete/", post="yes")
 
         self.assertEveryPageIsRight("/", "/tags/django/", "/posts/hashes/", "/sitemap.xml")
 
-    def test_a_comment_edited(self):
+    def test_editing_a_comment_changes_its_post(self):
         self.send(
             f"/admin/blog/comment/{self.comment.pk}/change/",
             post=self.keys_post.pk,
@@ -618,12 +611,12 @@ class AdminTests(InvalidationTestCase):
 
         self.assertEveryPageIsRight("/posts/keys/")
 
-    def test_a_comment_deleted(self):
+    def test_deleting_a_comment_changes_every_page_that_showed_it(self):
         self.send(f"/admin/blog/comment/{self.comment.pk}/delete/", post="yes")
 
         self.assertEveryPageIsRight(*CommentTests.shown_on)
 
-    def test_comments_deleted_from_the_list(self):
+    def test_deleting_comments_from_the_list_changes_every_page_that_showed_them(self):
         self.send(
             "/admin/blog/comment/",
             action="delete_selected",

@@ -58,18 +58,20 @@ class PersonalTestCase(CacheTestCase):
         comment = self.make_comment(self.post, author=text)
         fields = {"created_at_0": "2026-03-01", "created_at_1": "12:00:00"}
         fields |= {"post": self.post.pk, "author": text, "body": "x"}
-        response = person.client.post(f"/admin/blog/comment/{comment.pk}/change/", fields)
-        self.assertEqual(response.status_code, 302)
-        self.assertIn(text, str(dict(person.client.session)))
-        comment.delete()
+        with self.commit():
+            response = person.client.post(f"/admin/blog/comment/{comment.pk}/change/", fields)
+            self.assertEqual(response.status_code, 302)
+            self.assertIn(text, str(dict(person.client.session)))
+            comment.delete()
         person.secrets.add(text)
 
     def leave_a_name(self, person):
         """Let the browser of `person` remember a name, as it does after a comment."""
         comment = {"author": person.name, "body": "Hello."}
-        response = person.client.post("/posts/keys/comment/", comment)
-        self.assertEqual(response.status_code, 302)
-        Comment.objects.all().delete()
+        with self.commit():
+            response = person.client.post("/posts/keys/comment/", comment)
+            self.assertEqual(response.status_code, 302)
+            Comment.objects.all().delete()
 
     def read_in_turn(self, order, urls=EVERY_PAGE):
         """Let the people of `order` read each page; return {(name, url): what they saw}."""
@@ -110,6 +112,12 @@ class OrderTests(PersonalTestCase):
 
     def test_there_are_six_orders(self):
         self.assertEqual(len({tuple(reading.order) for reading in self.readings}), 6)
+
+    def test_the_second_and_the_third_person_get_shared_pages_from_the_cache(self):
+        for reading in self.in_each_order():
+            for url in SHARED:
+                ages = ["\nAge: " in reading.seen[name, url] for name in reading.order]
+                self.assertEqual(ages, [False, True, True], url)
 
     def test_no_page_shows_a_secret_of_another_person(self):
         for reading in self.in_each_order():

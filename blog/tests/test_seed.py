@@ -263,7 +263,7 @@ class SeedAgainTests(CacheTestCase):
         self.post.refresh_from_db()
         self.assertEqual(self.post.body, "Edited by a person.")
 
-    def test_a_post_that_nobody_edited_is_brought_up_to_date(self):
+    def test_a_post_that_was_not_edited_is_brought_up_to_date(self):
         with self.revised():
             output = seed()
 
