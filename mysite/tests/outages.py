@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import redis
 
-from mysite.caches.breaker import PERIOD
+from resilient_cache.circuit import PERIOD
 from mysite.tests.faults import Proxy, free_port
 from mysite.tests.processes import wait_until
 

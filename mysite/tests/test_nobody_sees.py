@@ -1,14 +1,13 @@
 """Whatever people do in whatever order, nobody sees what is not theirs."""
 
 import re
-from unittest import mock, skipUnless
+from unittest import skipUnless
 
 from django.contrib.auth.models import User
 from django.test import Client
 
 from blog.models import Comment, Tag
 from blog.tests import CacheTestCase
-from mysite.http import Request
 
 try:
     import hypothesis
@@ -64,8 +63,6 @@ class NobodySeesTests(CacheTestCase):
 
     def setUp(self):
         super().setUp()
-        # As gunicorn makes them: see wsgi.py.
-        self.enterContext(mock.patch("django.test.client.WSGIRequest", Request))
         for number in range(11):  # A second page of the list.
             self.make_post("keys" if number == 0 else f"post-{number}")
         self.post = self.make_post("fragments", tags=("redis", "django"))
