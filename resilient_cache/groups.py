@@ -40,6 +40,8 @@ UNUSED_VERSION_TIMEOUT = 60
 RECENT = 60
 # How many groups a process remembers that Redis did not take. With more, it empties the cache.
 MOST_OWED = 1000
+# How many groups one round trip invalidates. With more, Redis could take longer than its timeout.
+MOST_AT_ONCE = 500
 # The longest name that becomes part of a key as it is. Memcached takes keys of 250 bytes.
 MOST_BYTES = 200
 
@@ -57,7 +59,6 @@ def bounded(name: str) -> str:
     return name
 
 
-@lru_cache(maxsize=1000)  # A hit asks for two of these, and quote() takes 2 us.
 def group_key(group: str) -> str:
     """
     Return the cache key of a group's version. Raises ValueError for a name that is not one.
@@ -69,6 +70,11 @@ def group_key(group: str) -> str:
         raise ValueError(f"A group is a text with at least one character, not {group!r}.")
     if group.startswith("/"):
         return path_key(unquote(group))  # What reverse() gives is quoted.
+    return _name_key(group)
+
+
+@lru_cache(maxsize=1000)  # A hit asks for two keys, and quote() takes 2 us.
+def _name_key(group: str) -> str:
     return f"group:{bounded(quote(group, safe='!$&()*+,/:;=?@[]~'))}"
 
 
@@ -187,6 +193,10 @@ def _invalidate_at(alias: str, keys: Iterable[str]) -> None:
 
 def _write(cache: BaseCache, keys: set[str]) -> bool:
     """Give the groups new versions. Return whether the cache has taken that."""
+    if len(keys) > MOST_AT_ONCE:
+        names = sorted(keys)
+        parts = [names[i : i + MOST_AT_ONCE] for i in range(0, len(names), MOST_AT_ONCE)]
+        return all(_write(cache, set(part)) for part in parts)
     if not cache.set_many({key: new_version() for key in keys}, VERSION_TIMEOUT):
         return True
     # A full Redis refuses SET and takes DEL. A version that is missing matches no entry. Only

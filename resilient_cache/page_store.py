@@ -40,6 +40,8 @@ class Page:
         self.groups = [path_key(request.path)]
         if group:
             self.groups.append(group_key(group))
+        # HEAD has no body. What the view shows for an Authorization header is for its sender.
+        self.may_store = request.method == "GET" and "HTTP_AUTHORIZATION" not in request.META
         self.versions: tuple[int, ...] | None = None
         self.vary: list[str] = []
         self.lock: guard.Lock | None = None
@@ -61,7 +63,7 @@ class Page:
         first = self.look()
         if first[0] is not MISSING and not first[1]:
             return first[0], None
-        if self.request.method == "HEAD":  # It stores nothing, so no request can wait for it.
+        if not self.may_store:  # No request can wait for what this one builds.
             return first[0], None
         if self.versions is None:
             first = self.look()  # The versions have been made since.
@@ -97,7 +99,13 @@ class Page:
 
     def _read(self, entry: Any) -> guard.Look:
         match entry:
-            case (tuple(stored), float(_), float(due), float(seconds), value):
+            case (
+                tuple(stored),
+                float(_),
+                float(due),
+                float(seconds),
+                HttpResponse() | list() as value,
+            ):
                 if stored == self.versions:
                     self._entry = entry
                     return value, time.time() >= due, seconds
@@ -119,14 +127,17 @@ class Page:
 
     def set(self, key: str, value: Any, timeout: float) -> None:
         if isinstance(value, list):
-            self._vary_on(value) if value else None
+            # Without a Vary header, a page that varied so far stays what this variant has: the
+            # view may name a header only where it has looked at it.
+            if value:
+                self._vary_on(value)
             return
-        if self.versions is None or self.request.method == "HEAD":
+        self._tell_browser(value)
+        if self.versions is None or not self.may_store:
             return
         if not value.has_header("ETag"):
             # ConditionalGetMiddleware would compute it again for each hit.
             set_response_etag(value)
-        self._tell_browser(value)
         now = time.time()
         due = now + timeout - guard.early(timeout) if guard.early(timeout) else float("inf")
         seconds = time.monotonic() - self.lock.began if self.lock else 0.0
@@ -155,7 +166,10 @@ class Page:
             if response.cookies:
                 return response  # A cookie is for one visitor.
             may_update_cache(self.request, True)
-            return rules.process_response(self.request, response)
+            response = rules.process_response(self.request, response)
+            if response.status_code == 304 and response.has_header("Expires"):
+                self._tell_browser(response)  # It is not stored, and has a max-age all the same.
+            return response
         except ValueError:
             # The view's Cache-Control has a max-age that is not a number. Django raises.
             del response["Expires"]

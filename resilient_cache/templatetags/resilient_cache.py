@@ -35,7 +35,7 @@ class CacheNode(DjangoCacheNode):
             cache = caches["default"]
         vary_on = [variable.resolve(context) for variable in self.vary_on]
         key = make_template_fragment_key(self.fragment_name, vary_on)
-        return cache.get_or_set(key, lambda: self.nodelist.render(context), timeout)
+        return str(cache.get_or_set(key, lambda: self.nodelist.render(context), timeout))
 
     def _resolve(self, variable, context: Context):
         try:
