@@ -161,18 +161,20 @@ class Page:
 
     def store(self, response: HttpResponse) -> HttpResponse:
         """Store the response, if Django's rules allow it. Return the response to send."""
+        had_expires = response.has_header("Expires")
         rules = StoringRules(self, self.level.page_timeout, self.level.key_prefix)
         try:
-            if response.cookies:
+            if response.cookies or response.has_header("Set-Cookie"):
                 return response  # A cookie is for one visitor.
             may_update_cache(self.request, True)
             response = rules.process_response(self.request, response)
             if response.status_code == 304 and response.has_header("Expires"):
                 self._tell_browser(response)  # It is not stored, and has a max-age all the same.
             return response
-        except ValueError:
-            # The view's Cache-Control has a max-age that is not a number. Django raises.
-            del response["Expires"]
+        except (ValueError, OverflowError, OSError):
+            # The view's max-age is not a number, or ends beyond all calendars. Django raises.
+            if not had_expires:
+                del response["Expires"]
             return response
         finally:
             may_update_cache(self.request, False)

@@ -31,8 +31,10 @@ def page_url(request: HttpRequest, query: Sequence[str] | None = None) -> str | 
     if port and ports is not None and port not in (*map(str, ports), own_port):
         return None
     one_spelling = name if port in ("", DEFAULT_PORTS.get(request.scheme)) else f"{name}:{port}"
-    if one_spelling != host and "HTTP_HOST" in request.META:
-        request.META["HTTP_HOST"] = one_spelling
+    if one_spelling != host:
+        for header in ("HTTP_X_FORWARDED_HOST", "HTTP_HOST"):
+            if request.META.get(header) == host:
+                request.META[header] = one_spelling
     given = request.META.get("QUERY_STRING", "")
     if query is not None and given:
         parameters = QueryDict(given)
