@@ -6,12 +6,11 @@ laptop's value as the default. See README.md for the list.
 """
 
 import os
+from hashlib import sha256
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.log import CallbackFilter
-
-from mysite.caches import redis_caches
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -67,12 +66,13 @@ if not SECRET_KEY:
         "default ALLOWED_HOSTS is there one to start with."
     )
 CSRF_TRUSTED_ORIGINS = words("CSRF_TRUSTED_ORIGINS")
-# The ports that visitors type, where they differ from the server's own: see blog/middleware.py.
+# The ports that visitors type, where they differ from the server's own: see resilient_cache.
 PUBLIC_PORTS = words("PUBLIC_PORTS")
 
 INSTALLED_APPS = [
     "blog",
     "mysite",
+    "resilient_cache",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -91,15 +91,13 @@ MIDDLEWARE = [
     # Above the cache, so that a 304 is made from the cached page and never cached itself.
     "mysite.http.ConditionalGetMiddleware",
     "mysite.health.health_middleware",  # /healthz and /readyz, for any Host.
-    "mysite.caches.invalidation.JournalMiddleware",
-    "blog.middleware.PageMiddleware",
-    "django.middleware.cache.UpdateCacheMiddleware",
+    "resilient_cache.pages.UpdateCacheMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.cache.FetchFromCacheMiddleware",
+    "resilient_cache.pages.FetchFromCacheMiddleware",
 ]
 ROOT_URLCONF = "mysite.urls"
 WSGI_APPLICATION = "mysite.wsgi.application"
@@ -124,15 +122,48 @@ TEMPLATES = [
 # Cache
 # https://docs.djangoproject.com/en/5.2/topics/cache/
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379")
-# 0 takes the instrument out: plain redis-py, and no middleware of watch/.
+# Begins every key. Two sites that share a Redis each need one of their own.
+CACHE_PREFIX = env("CACHE_PREFIX")
 CACHE_WATCH = flag("CACHE_WATCH", "1")
-CACHES = redis_caches(
-    REDIS_URL,
-    **({"REDIS_CLIENT_CLASS": "watch.client.WatchedRedis"} if CACHE_WATCH else {}),
-)
+SHARED = {
+    # django-redis with a circuit breaker, short timeouts and a serializer that runs no code.
+    "BACKEND": "resilient_cache.backend.RedisCache",
+    "LOCATION": REDIS_URL,
+}
+# The instrument looks on from here. Without it: the client of redis-py.
+WATCHED = {"REDIS_CLIENT_CLASS": "watch.client.WatchedRedis"} if CACHE_WATCH else {}
+# One alias, key prefix and database for each level: clear() of an alias empties its database.
+CACHES = {
+    "site": {
+        **SHARED,
+        "KEY_PREFIX": f"{CACHE_PREFIX}site",
+        "OPTIONS": {**WATCHED, "db": 1},
+    },
+    "view": {
+        **SHARED,
+        "KEY_PREFIX": f"{CACHE_PREFIX}view",
+        "OPTIONS": {**WATCHED, "db": 2},
+    },
+    "template_fragments": {  # {% cache %} takes the alias of this name.
+        **SHARED,
+        "KEY_PREFIX": f"{CACHE_PREFIX}fragment",
+        "OPTIONS": {**WATCHED, "db": 3},
+    },
+    "default": {  # What `from django.core.cache import cache` is: the low-level API.
+        **SHARED,
+        "KEY_PREFIX": f"{CACHE_PREFIX}low-level",
+        "OPTIONS": {**WATCHED, "db": 0},
+    },
+}
 # The whole site: UpdateCacheMiddleware and FetchFromCacheMiddleware.
 CACHE_MIDDLEWARE_ALIAS = "site"
-CACHE_MIDDLEWARE_SECONDS = 60  # Short: it also bounds what nobody thought to invalidate.
+CACHE_MIDDLEWARE_SECONDS = 60  # Short: it also bounds what no code invalidates.
+RESILIENT_CACHE = {
+    "QUERY": ["page"],  # `?utm_source=...` is no page of its own.
+    "SKIP_PATHS": ["/admin/", "/healthz", "/lab/", "/readyz", "/watch/"],
+    "PORTS": PUBLIC_PORTS or None,
+    "MAX_WAITING": 50,  # Half of the threads in gunicorn.conf.py.
+}
 
 # Database
 # https://docs.djangoproject.com/en/5.2/ref/databases/#sqlite-notes
@@ -158,8 +189,6 @@ DATABASES = {
         },
     }
 }
-# Invalidations that wait for a Redis that is away: see mysite/caches/invalidation.py.
-INVALIDATION_JOURNAL = DATABASE_PATH.with_name(f"{DATABASE_PATH.name}-invalidations")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Errors and warnings to stderr, where a container's log is; by default they would be mailed.
@@ -215,6 +244,12 @@ STORAGES = {
     },
 }
 
+# A page names its stylesheet by the hash in its name. With other static files it is another
+# page, so a new release never shows an old one.
+manifest = STATIC_ROOT / "staticfiles.json"
+if not DEBUG and manifest.exists():
+    CACHE_MIDDLEWARE_KEY_PREFIX = sha256(manifest.read_bytes()).hexdigest()[:8]
+
 # Security
 # https://docs.djangoproject.com/en/5.2/topics/security/
 X_FRAME_OPTIONS = "DENY"
@@ -246,10 +281,14 @@ INSTALLED_APPS.append("lab")  # With LAB=0 too: `manage.py bench` is in it.
 INSTALLED_APPS.append("watch")
 TEMPLATES[0]["OPTIONS"]["context_processors"].append("watch.context_processors.xray")
 WATCH = {
-    # Tokens and rights, not values: see pages.py and stampede.py in mysite/caches/.
-    "ASIDE": ["generation:", "building:"],
+    # Alias: the name of its level.
+    "LEVELS": {
+        "site": "site",
+        "view": "view",
+        "template_fragments": "fragment",
+        "default": "low-level",
+    },
     "SHOW_CODE": DEBUG or LAB,
-    "SAFE_SERIALIZERS": ["mysite.caches.serializer.SafeSerializer"],
 }
 if CACHE_WATCH:
     MIDDLEWARE.insert(0, "watch.middleware.WatchMiddleware")  # First: nothing of it is cached.
