@@ -127,14 +127,21 @@ def invalidate(*groups: str) -> None:
     Invalidate everything in these groups, at every alias in CACHES, now.
 
     Raises ValueError for a name that is not one, and nothing when Redis is down: then this
-    process does it before it reads from Redis again.
+    process does it before it reads from Redis again. Raises the error of another backend, once
+    it is done at the other aliases.
     """
     keys = {group_key(group) for group in groups}
     _recent.update(dict.fromkeys(keys, time.monotonic()))
     for old in [key for key, at in _recent.copy().items() if at < time.monotonic() - RECENT]:
         _recent.pop(old, None)
+    errors = []
     for alias in settings.CACHES:
-        _invalidate_at(alias, keys)
+        try:
+            _invalidate_at(alias, keys)
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 class Invalidation:
@@ -185,6 +192,8 @@ def _invalidate_at(alias: str, keys: Iterable[str]) -> None:
     cache, keys = caches[alias], set(keys)
     if _write(cache, keys):
         return
+    if not hasattr(cache, "breaker"):
+        raise NotInvalidated(f"{len(keys)} groups of {alias!r} are not invalidated")
     owed = _owed.setdefault(alias, set())
     owed |= keys
     # Nothing is read until it is done.

@@ -135,6 +135,8 @@ class Page:
         self._tell_browser(value)
         if self.versions is None or not self.may_store:
             return
+        if not pending().isdisjoint(self.groups):
+            return  # The view changed what the page shows, and COMMIT is still to come.
         if not value.has_header("ETag"):
             # ConditionalGetMiddleware would compute it again for each hit.
             set_response_etag(value)

@@ -37,7 +37,7 @@ def page_url(request: HttpRequest, query: Sequence[str] | None = None) -> str | 
                 request.META[header] = one_spelling
     given = request.META.get("QUERY_STRING", "")
     if query is not None and given:
-        parameters = QueryDict(given)
+        parameters = request.GET
         # The value that request.GET[name] gives: the last one.
         wanted = urlencode([(n, parameters[n]) for n in query if n in parameters])
         if wanted != given:

@@ -462,7 +462,7 @@ class VaryTests(CacheTestCase):
         after = [self.body(headers=each) for each in accepts]
         self.assertEqual((before, after), (["build 1", "build 2"], ["build 3", "build 4"]))
 
-    def test_a_request_with_authorization_has_a_variant_of_its_own(self):
+    def test_the_answer_to_a_request_with_authorization_is_not_stored(self):
         self.route(
             lambda request: HttpResponse(request.headers.get("Authorization", "-")), self.path
         )
@@ -470,7 +470,14 @@ class VaryTests(CacheTestCase):
         bodies = [self.body(headers={"Authorization": name}) for name in ("ann", "bob", "ann")]
 
         self.assertEqual(bodies, ["ann", "bob", "ann"])
-        self.assertEqual(self.get(headers={"Authorization": "ann"})["Vary"], "Authorization")
+        self.assertEqual(self.keys("site", "*:?:page:*"), [])
+
+    def test_the_answer_to_a_request_with_authorization_varies_for_other_caches(self):
+        self.route(CountingView())
+
+        response = self.get(headers={"Authorization": "ann"})
+
+        self.assertEqual(response["Vary"], "Authorization")
 
     def test_visitors_without_authorization_do_not_see_the_page_of_one_with_it(self):
         self.route(lambda request: HttpResponse(request.headers.get("Authorization", "-")))
@@ -485,7 +492,7 @@ class VaryTests(CacheTestCase):
         self.body()
 
         base, variant = self.keys("site", "*:?:page:*")
-        self.assertRegex(variant, rf"^{base}\|[0-9a-f]{{16}}$".replace("|en", r"\|en"))
+        self.assertRegex(variant.removeprefix(base), r"^\|[0-9a-f]{16}$")
 
 
 class QueryTests(CacheTestCase):
@@ -560,7 +567,7 @@ class QueryTests(CacheTestCase):
             ("q=a%26b%3Dc", "a&b=c"),
             ("q=a+b", "a b"),
             ("q=%C3%A9", "é"),
-            ("q=é", "é"),  # Not quoted, as curl sends it.
+            ("q=é".encode().decode("latin-1"), "é"),  # Not quoted, as curl sends it.
             ("q=%E9", "\ufffd"),
             ("q=%00%0A", "\x00\n"),
         ):
