@@ -158,14 +158,11 @@ class RedisCache(django_redis.cache.RedisCache):
             return value
         try:
             value = default() if callable(default) else default
-            stored = self.set(key, value, timeout, version)
+            return self._store(key, value, timeout, version, lock)
         except BaseException:
             if lock:
                 lock.release(stored=False)
             raise
-        if lock:
-            lock.release(bool(stored))
-        return value
 
     async def aget_or_set(
         self, key: str, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None
@@ -174,21 +171,32 @@ class RedisCache(django_redis.cache.RedisCache):
         value, lock = await guard.arun(self._turn(key, timeout, version))
         if value is not MISSING:
             return value
-        release = sync_to_async(lock.release, thread_sensitive=False) if lock else None
         try:
             if iscoroutinefunction(default):
                 value = await default()
             else:
                 value = default() if callable(default) else default
-            stored = await sync_to_async(self.set, thread_sensitive=False)(
-                key, value, timeout, version
-            )
+            store = sync_to_async(self._store, thread_sensitive=False)
+            return await store(key, value, timeout, version, lock)
         except BaseException:
-            if release:
-                await release(stored=False)
+            if lock:
+                await sync_to_async(lock.release, thread_sensitive=False)(stored=False)
             raise
-        if release:
-            await release(bool(stored))
+
+    def _store(
+        self, key: str, value: Any, timeout: Any, version: Any, lock: guard.Lock | None
+    ) -> Any:
+        """Store what was built. Return it, or what another client has stored meanwhile."""
+        stored: bool | None
+        if lock and lock.refreshes:
+            stored = self.set(key, value, timeout, version)
+        else:
+            # Not set(): another client may have stored a newer value since the miss.
+            stored = self.add(key, value, timeout, version)
+            if stored is False and (found := self.get(key, MISSING, version)) is not MISSING:
+                value, stored = found, True
+        if lock:
+            lock.release(bool(stored) and timeout != 0)
         return value
 
     def _turn(self, key: str, timeout: Any, version: Any) -> guard.Turn:

@@ -26,7 +26,7 @@ from typing import Any
 from asgiref.local import Local
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import BaseCache
-from django.core.signals import request_finished
+from django.core.signals import request_finished, request_started
 from django.dispatch import receiver
 
 from resilient_cache.conf import conf
@@ -74,16 +74,20 @@ class Lock:
     def __init__(self, cache: BaseCache, key: str, version: Any = None) -> None:
         self.cache, self.version, self.value_key = cache, version, key
         self.key = f"lock:{key}"
+        # What this process remembers of a key is no use for the same key at another alias.
+        self.name = f"{cache.key_prefix}:{key}"
         self.token = secrets.token_hex(8)
         self.began = 0.0
         self.is_held = False
+        self.refreshes = False  # Whether the value is there and only near its end.
 
     def acquire(self) -> bool | None:
         """Return whether it is ours now. None: the cache takes no lock, so do without."""
         taken = self.cache.add(self.key, self.token, LOCK_TIMEOUT, version=self.version)
         if taken:
             self.began, self.is_held = time.monotonic(), True
-            _held.locks = [lock for lock in getattr(_held, "locks", []) if lock.is_held] + [self]
+            held = held_locks()
+            held[:] = [*(lock for lock in held if lock.is_held), self]
         return None if taken is None else bool(taken)
 
     def holder(self) -> Any:
@@ -101,9 +105,9 @@ class Lock:
             return
         self.is_held = False
         if stored:
-            _build_seconds[self.key] = time.monotonic() - self.began
+            _build_seconds[self.name] = time.monotonic() - self.began
         else:
-            _unstorable_until[self.key] = time.monotonic() + UNSTORABLE_TIMEOUT
+            _unstorable_until[self.name] = time.monotonic() + UNSTORABLE_TIMEOUT
         if self.holder() == self.token:
             if stored:
                 self.cache.delete(self.key, version=self.version)
@@ -114,12 +118,26 @@ class Lock:
 _held = Local()
 
 
+def held_locks() -> list[Lock]:
+    """Return the list of the locks that this request has taken."""
+    if not hasattr(_held, "locks"):
+        _held.locks = []
+    locks: list[Lock] = _held.locks
+    return locks
+
+
+@receiver(request_started)
+def begin_request(**kwargs: Any) -> None:
+    """Begin a list of locks. An ASGI handler runs a request in tasks, which share this list."""
+    _held.locks = []
+
+
 @receiver(request_finished)
 def release_locks(**kwargs: Any) -> None:
     """Release what a request still holds: its response was never stored, or never rendered."""
-    for lock in getattr(_held, "locks", []):
+    for lock in held_locks():
         lock.release(stored=False)
-    _held.locks = []
+    held_locks().clear()
 
 
 class _Waiting:
@@ -175,7 +193,7 @@ def turn(
             if value is not MISSING and not is_due:
                 return value, None
             lock = Lock(cache, key_of(), version)
-            if value is MISSING and time.monotonic() < _unstorable_until.get(lock.key, 0):
+            if value is MISSING and time.monotonic() < _unstorable_until.get(lock.name, 0):
                 return MISSING, None
             taken = lock.acquire()
             if taken is None:
@@ -187,6 +205,7 @@ def turn(
                     lock.release()
                     return value, None
                 if lock.key == f"lock:{key_of()}":
+                    lock.refreshes = value is not MISSING
                     return MISSING, lock
                 lock.release()  # It varies, as the second look has told: another key.
                 continue
@@ -198,7 +217,7 @@ def turn(
                     return MISSING, None
                 waits_until = now + (
                     FIRST_WAIT
-                    if (took := seconds or _build_seconds.get(lock.key, 0)) == 0
+                    if (took := seconds or _build_seconds.get(lock.name, 0)) == 0
                     else took + EXTRA_WAIT
                 )
             holder, pause = lock.holder(), FIRST_PAUSE

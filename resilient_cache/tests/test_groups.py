@@ -336,9 +336,7 @@ class TransactionTests(TransactionTestCase):
         self.assertEqual(self.site.body(), "old")
 
     def test_a_cached_page_is_not_read_within_the_transaction(self):
-        self.site.route(
-            cache_page(300, group="posts")(lambda request: HttpResponse(self.title()))
-        )
+        self.site.route(cache_page(300, group="posts")(lambda request: HttpResponse(self.title())))
         self.assertEqual(self.site.body(), "old")
 
         with transaction.atomic():
