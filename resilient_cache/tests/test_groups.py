@@ -1,10 +1,11 @@
 """Groups: one write invalidates any number of entries, after COMMIT where there is one."""
 
+from django.conf import settings
 from django.core.cache import cache, caches
 from django.db import connection, transaction
 from django.http import HttpResponse
 from django.template import Context, Template
-from django.test import TransactionTestCase, override_settings, tag
+from django.test import TestCase, TransactionTestCase, override_settings, tag
 
 from resilient_cache import groups
 from resilient_cache.groups import group_key, invalidate, invalidate_on_commit, version
@@ -201,8 +202,6 @@ class InvalidateTests(CacheTestCase):
             "BACKEND": "django.core.cache.backends.redis.RedisCache",
             "LOCATION": "redis://127.0.0.1:1",
         }
-        from django.conf import settings
-
         before = version("posts", "view")
 
         with (
@@ -378,16 +377,10 @@ class TransactionTests(TransactionTestCase):
         before = version("posts")
 
         with transaction.atomic():
-            with self.captureOnCommitCallbacks(execute=True):
+            with TestCase.captureOnCommitCallbacks(execute=True):
                 self.save()
             self.assertNotEqual(version("posts"), before)
             self.assertEqual(version("posts"), version("posts"))
-
-    @staticmethod
-    def captureOnCommitCallbacks(**kwargs):  # noqa: N802 - Django's name, in TestCase alone.
-        from django.test import TestCase
-
-        return TestCase.captureOnCommitCallbacks(**kwargs)
 
 
 @tag("outage")
