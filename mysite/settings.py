@@ -12,6 +12,8 @@ from pathlib import Path
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.log import CallbackFilter
 
+from resilient_cache.backend import database_url
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
@@ -122,6 +124,7 @@ TEMPLATES = [
 # Cache
 # https://docs.djangoproject.com/en/5.2/topics/cache/
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379")
+database_url(REDIS_URL)  # Raises ImproperlyConfigured for a URL that can't work.
 # Begins every key. Two sites that share a Redis each need one of their own.
 CACHE_PREFIX = env("CACHE_PREFIX")
 CACHE_WATCH = flag("CACHE_WATCH", "1")

@@ -71,8 +71,8 @@ class RedisCache(django_redis.cache.RedisCache):
     """
     A cache whose errors never escape and whose get_or_set() builds once.
 
-    OPTIONS["db"] is added to the database that LOCATION names, 0 if it names none. Raises
-    ImproperlyConfigured for a LOCATION that can't work.
+    OPTIONS["db"] is added to the database that LOCATION names, 0 if it names none. A LOCATION
+    that can't work is named by `manage.py check`; using the cache raises ImproperlyConfigured.
     """
 
     # What reads the values of an alias that names no SERIALIZER, for tools that show values.
@@ -83,9 +83,20 @@ class RedisCache(django_redis.cache.RedisCache):
         timeouts = {"socket_timeout": REDIS_TIMEOUT, "socket_connect_timeout": REDIS_TIMEOUT}
         options["CONNECTION_POOL_KWARGS"] = timeouts | options.get("CONNECTION_POOL_KWARGS", {})
         locations = [server] if isinstance(server, str) else list(server)
-        # As a list, because django-redis splits a text at each comma, also in a password.
-        locations = [database_url(url, options.get("db", 0)) for url in locations]
+        self.problem: ImproperlyConfigured | None = None
+        try:
+            # As a list, because django-redis splits a text at each comma, also in a password.
+            locations = [database_url(url, options.get("db", 0)) for url in locations]
+        except ImproperlyConfigured as problem:
+            self.problem = problem  # Raised here, no system check could name it.
         super().__init__(locations, params | {"OPTIONS": options})
+
+    @property
+    def client(self) -> Any:
+        """The django-redis client. Raises ImproperlyConfigured for a LOCATION that can't work."""
+        if self.problem is not None:
+            raise self.problem
+        return super().client
 
     @property
     def breaker(self) -> Breaker:
@@ -259,16 +270,16 @@ def database_url(url: str, number: int = 0) -> str:
             database = int(query.pop("db", None) or parts.path.strip("/") or 0) + number
             result = parts._replace(path=f"/{database}", query=urlencode(query)).geturl()
         else:
-            raise ValueError("It is not of one of these forms.")
+            raise ValueError("it is not of one of these forms")
         options = parse_url(result)
         if options.get("decode_responses"):
             raise ValueError("decode_responses would break every value: they are bytes.")
         # This connects to nothing, and complains about unknown options.
         options.pop("connection_class", Connection)(**options)
     except (ValueError, TypeError) as error:
-        reason = str(error).rpartition("__init__() ")[2]
+        reason = str(error).rpartition("__init__() ")[2].rstrip(".")
         raise ImproperlyConfigured(
-            f"The URL of Redis is not usable: {reason} It takes "
+            f"The URL of Redis is not usable: {reason}. It takes "
             "redis://[[user]:password@]host[:port][/database], rediss:// with the same, or "
             "unix:///path/to/redis.sock, with options of redis-py behind a question mark."
         ) from None

@@ -13,9 +13,9 @@ from contextlib import suppress
 
 import redis
 
-from resilient_cache.circuit import PERIOD
 from mysite.tests.faults import Proxy, free_port
 from mysite.tests.processes import wait_until
+from resilient_cache.circuit import PERIOD
 
 # Seconds after a fault in which there must be hits again.
 RECOVERY = PERIOD + 1
