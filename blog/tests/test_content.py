@@ -1,89 +1,50 @@
 """
 The posts of blog/content/ are the tutorial, so what they print has to happen.
 
-Each post's ```pycon fences run as one doctest, each excerpt is compared with the file it
-quotes, and each link and each test that a post names has to exist.
+The ```pycon fences of a post run as one doctest. Each excerpt is compared with the file that it
+quotes. Each link, file, command and test that a post names has to exist.
 """
 
 import doctest
 import re
 import unittest
-from collections import Counter
-from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
 
 import redis
 from django.conf import settings
-from django.test import SimpleTestCase, override_settings
+from django.core.management import get_commands
+from django.test import SimpleTestCase
+from django.urls import resolve
 
+from blog.content import FOLDER, read_post
+from blog.models import Post
 from blog.tests import CacheTestCase
-from resilient_cache.tests.server import caches_at
 
-CONTENT = settings.BASE_DIR / "blog" / "content"
-FRONT_MATTER = re.compile(
-    r"---\n"
-    r"title: (?P<title>[^\n]+)\n"
-    r"date: (?P<date>2026-[0-9]{2}-[0-9]{2})\n"
-    r"tags: (?P<tags>[^\n]+)\n"
-    r"summary: (?P<summary>[^\n]+)\n"
-    r"---\n+"
-    r"(?P<body>.+)",
-    re.DOTALL,
-)
-TAGS = {
-    *("redis", "redis-py", "django", "django-redis", "whole-site", "per-view", "fragments"),
-    *("low-level", "keys", "invalidation", "stampede", "browser", "privacy", "outage", "scaling"),
-}
-# A fence, and in the first line of an excerpt the file it is from: `# blog/views.py`,
-# or `{# templates/base.html #}`. A fence without such a line quotes nothing.
 FENCE = re.compile(r"^```(?P<language>\S*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+# The first line of an excerpt names the file that it quotes: `# blog/views.py`, or
+# `{# templates/base.html #}`. A line of dots stands for what is left out.
 QUOTED_FILE = re.compile(r"(?:# |\{# )(?P<path>[\w./-]+\.\w+)(?: #\})?")
 LEFT_OUT = re.compile(r"^\s*(?:# ?)?\.\.\.\s*$", re.MULTILINE)
+LINK = re.compile(r"\]\((/[^)\s#]*)")
+NAMED_FILE = re.compile(r"`((?:blog|lab|mysite|resilient_cache|templates|tools|watch)/[\w./-]*)`")
+COMMAND = re.compile(r"manage\.py\s+(\w+)")
 # `manage.py test blog.tests.test_pages -k pattern`, or a test's dotted name alone.
 NAMED_TEST = re.compile(
     r"\b((?:blog|lab|mysite|resilient_cache|watch)\.tests(?:\.\w+)+)(?:\s+-k\s+(\w+))?"
 )
 
 
-@dataclass
-class ContentFile:
-    """A post as its author wrote it."""
+class Lesson:
+    """A post as its author wrote it: its `fields` in the database, `body` and `prose`."""
 
-    path: Path
-
-    @property
-    def slug(self):
-        return re.sub(r"^[0-9]+-", "", self.path.stem)
-
-    @property
-    def text(self):
-        return self.path.read_text()
-
-    @property
-    def parts(self):
-        return FRONT_MATTER.fullmatch(self.text)
-
-    @property
-    def body(self):
-        return self.parts["body"]
-
-    @property
-    def prose(self):
-        return FENCE.sub("", self.body)
-
-    def fences(self, *languages):
-        """Return the code of the fences in one of these languages."""
-        return [
-            fence["code"]
-            for fence in FENCE.finditer(self.body)
-            if not languages or fence["language"] in languages
-        ]
+    def __init__(self, path):
+        self.path, self.fields = path, read_post(path)
+        self.slug, self.body = self.fields["slug"], self.fields["body"]
+        self.prose = FENCE.sub("", self.body)  # The body without its code.
 
     def session(self):
         """Return all pycon fences as one session, each line where it stands in the file."""
         lines, inside = [], False
-        for line in self.text.split("\n"):
+        for line in self.path.read_text().split("\n"):
             if line.startswith("```"):
                 inside = line == "```pycon"
                 line = ""
@@ -91,7 +52,7 @@ class ContentFile:
         return "\n".join(lines)
 
 
-POSTS = [ContentFile(path) for path in sorted(CONTENT.glob("*.md"))]
+LESSONS = [Lesson(path) for path in sorted(FOLDER.glob("*.md"))]
 
 
 def squeezed(text):
@@ -99,103 +60,70 @@ def squeezed(text):
     return " ".join(text.split())
 
 
-class FrontMatterTests(SimpleTestCase):
-    """What `manage.py seed` reads of a content file, and what a reader sees in lists."""
+class LessonTests(SimpleTestCase):
+    """What the posts name is there, and is as they say."""
 
-    def test_there_are_at_least_fourteen_posts(self):
-        self.assertGreaterEqual(len(POSTS), 14)
+    def test_the_fields_of_each_post_fit_into_the_database(self):
+        for lesson in LESSONS:
+            with self.subTest(lesson.path.name):
+                fields = {name: value for name, value in lesson.fields.items() if name != "tags"}
+                Post(**fields).clean_fields()
+                self.assertTrue(lesson.fields["tags"])
 
-    def test_a_file_is_called_by_its_number_and_slug(self):
-        for post in POSTS:
-            with self.subTest(post.path.name):
-                self.assertRegex(post.path.name, r"\A[0-9]{2}-[a-z0-9]+(-[a-z0-9]+)*\.md\Z")
+    def test_each_post_has_a_slug_and_a_title_of_its_own(self):
+        for name in ("slug", "title"):
+            values = [lesson.fields[name] for lesson in LESSONS]
+            self.assertCountEqual(values, set(values))
 
-    def test_each_post_has_title_date_tags_and_summary(self):
-        for post in POSTS:
-            with self.subTest(post.path.name):
-                self.assertIsNotNone(post.parts)
-
-    def test_no_two_posts_share_a_slug_or_a_title(self):
-        for name in ("slugs", "titles"):
-            found = Counter(post.slug if name == "slugs" else post.parts["title"] for post in POSTS)
-
-            with self.subTest(name):
-                self.assertEqual([value for value, count in found.items() if count > 1], [])
-
-    def test_dates_are_real_and_in_the_order_of_the_files(self):
-        dates = [date.fromisoformat(post.parts["date"]) for post in POSTS]
+    def test_the_dates_are_in_reading_order(self):
+        dates = [lesson.fields["published_at"] for lesson in LESSONS]
 
         self.assertEqual(dates, sorted(set(dates)))
 
-    def test_each_post_has_two_to_four_of_the_known_tags(self):
-        for post in POSTS:
-            tags = post.parts["tags"].split(", ")
-
-            with self.subTest(post.path.name):
-                self.assertLessEqual(set(tags), TAGS)
-                self.assertEqual(len(tags), len(set(tags)))
-                self.assertIn(len(tags), (2, 3, 4))
-
-    def test_a_summary_is_one_sentence_of_at_most_160_characters(self):
-        for post in POSTS:
-            summary = post.parts["summary"]
-
-            with self.subTest(post.path.name):
-                self.assertLessEqual(len(summary), 160)
-                self.assertRegex(summary, r"\A[^\s].*[.?]\Z")
-
-
-class BodyTests(SimpleTestCase):
-    """What stands below the front matter."""
-
-    def test_a_post_has_300_to_900_words(self):
-        for post in POSTS:
-            with self.subTest(post.path.name):
-                self.assertGreaterEqual(len(post.prose.split()), 300)
-                self.assertLessEqual(len(post.body.split()), 900)
-
-    def test_headings_begin_at_the_second_level(self):
-        for post in POSTS:
-            with self.subTest(post.path.name):
-                self.assertNotRegex(post.prose, r"(?m)^# ")
-                self.assertRegex(post.prose, r"(?m)^## ")
-
-    def test_each_post_ends_with_something_to_try(self):
-        for post in POSTS:
-            with self.subTest(post.path.name):
-                self.assertRegex(re.findall(r"(?m)^## (.+)$", post.prose)[-1], "^Try it")
-
     def test_every_fence_is_closed_and_says_its_language(self):
-        for post in POSTS:
-            with self.subTest(post.path.name):
-                self.assertNotIn("```", post.prose)
-                self.assertNotIn("", [fence["language"] for fence in FENCE.finditer(post.body)])
+        for lesson in LESSONS:
+            with self.subTest(lesson.path.name):
+                self.assertNotIn("```", lesson.prose)
+                self.assertNotIn("", [fence["language"] for fence in FENCE.finditer(lesson.body)])
 
-    def test_links_to_posts_lead_to_posts(self):
-        slugs = {post.slug for post in POSTS}
+    def test_links_lead_to_pages(self):
+        slugs = {lesson.slug for lesson in LESSONS}
 
-        for post in POSTS:
-            with self.subTest(post.path.name):
-                linked = set(re.findall(r"\]\(/posts/([^/)]+)/", post.prose))
-                self.assertEqual(linked - slugs, set())
+        for lesson in LESSONS:
+            with self.subTest(lesson.path.name):
+                for link in LINK.findall(lesson.prose):
+                    found = resolve(link.partition("?")[0])  # Raises Resolver404.
+                    if found.url_name == "post":
+                        self.assertIn(found.kwargs["slug"], slugs)
 
     def test_excerpts_stand_in_the_files_they_name(self):
-        for post in POSTS:
-            for code in post.fences("python", "django", "yaml", "css", "javascript"):
-                first, _, rest = code.partition("\n")
-                if quoted := QUOTED_FILE.fullmatch(first):
-                    with self.subTest(post.path.name, file=quoted["path"]):
+        for lesson in LESSONS:
+            with self.subTest(lesson.path.name):
+                for fence in FENCE.finditer(lesson.body):
+                    first, _, rest = fence["code"].partition("\n")
+                    if fence["language"] != "console" and (quoted := QUOTED_FILE.fullmatch(first)):
                         self.assert_in_this_order(rest, settings.BASE_DIR / quoted["path"])
 
+    def test_the_files_that_posts_name_exist(self):
+        for lesson in LESSONS:
+            with self.subTest(lesson.path.name):
+                for path in NAMED_FILE.findall(lesson.prose):
+                    self.assertTrue((settings.BASE_DIR / path).exists(), path)
+
+    def test_the_commands_that_posts_name_exist(self):
+        for lesson in LESSONS:
+            with self.subTest(lesson.path.name):
+                self.assertLessEqual(set(COMMAND.findall(lesson.body)), set(get_commands()))
+
     def test_the_tests_that_posts_name_exist(self):
-        for post in POSTS:
-            for label, pattern in NAMED_TEST.findall(post.body):
-                with self.subTest(post.path.name, test=label, pattern=pattern):
+        for lesson in LESSONS:
+            with self.subTest(lesson.path.name):
+                for label, pattern in NAMED_TEST.findall(lesson.body):
                     loader = unittest.TestLoader()
                     loader.testNamePatterns = [f"*{pattern}*"] if pattern else None
                     found = loader.loadTestsFromName(label)
                     self.assertEqual(loader.errors, [])
-                    self.assertGreater(found.countTestCases(), 0)
+                    self.assertGreater(found.countTestCases(), 0, f"{label} -k {pattern}")
 
     def assert_in_this_order(self, excerpt, path):
         """Assert that the parts of `excerpt`, between lines of dots, follow each other there."""
@@ -206,23 +134,20 @@ class BodyTests(SimpleTestCase):
 
 
 class SessionTests(CacheTestCase):
-    """What the posts show at the Python prompt. The methods are made below, one a post."""
+    """What the posts show at the Python prompt. The methods are made below, one per post."""
 
     def setUp(self):
         super().setUp()
-        # One post lets a Redis hang, and waits until the timeout is over.
-        caches = caches_at(settings.REDIS_URL, timeout=2)
-        self.enterContext(override_settings(CACHES=caches))
-        # The posts play in database 9. FLUSHALL, because this Redis is the test run's own.
+        # The posts use database 9, too. FLUSHALL, because this Redis is the test run's own.
         redis.Redis.from_url(settings.REDIS_URL).flushall()
 
-    def run_session(self, post):
+    def run_session(self, lesson):
         """Run the post's session, and fail with what doctest has to say."""
         test = doctest.DocTestParser().get_doctest(
-            post.session(),
+            lesson.session(),
             {"__name__": "__main__"},  # As at the prompt.
-            post.slug,
-            str(post.path.relative_to(settings.BASE_DIR)),
+            lesson.slug,
+            str(lesson.path.relative_to(settings.BASE_DIR)),
             0,
         )
         # FAIL_FAST: what follows the first surprise is mostly its consequence.
@@ -237,16 +162,16 @@ class SessionTests(CacheTestCase):
         self.assertEqual(results.failed, 0, "".join(report))
 
 
-def session_test(post):
-    """Return a test method that runs the session of `post`."""
+def session_test(lesson):
+    """Return a test method that runs the session of `lesson`."""
 
     def test(self):
-        self.run_session(post)
+        self.run_session(lesson)
 
-    test.__name__ = f"test_the_session_in_{post.slug.replace('-', '_')}_runs_as_printed"
+    test.__name__ = f"test_the_session_in_{lesson.slug.replace('-', '_')}_runs_as_printed"
     test.__qualname__ = f"{SessionTests.__qualname__}.{test.__name__}"
     return test
 
 
-for method in (session_test(post) for post in POSTS if post.session().strip()):
+for method in (session_test(lesson) for lesson in LESSONS if lesson.session().strip()):
     setattr(SessionTests, method.__name__, method)
