@@ -127,7 +127,7 @@ class WatchedPipeline(Pipeline):
             compat.raise_first_error(self, commands, replies)
         return replies
 
-    def reset(self) -> None:
+    def reset(self) -> None:  # type: ignore[override]
         """Forget what is queued, as Pipeline does."""
         super().reset()
         self._watched = []

@@ -8,6 +8,7 @@ pages and caches work as before.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -16,15 +17,13 @@ from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ResponseError
 
-try:
+CacheNode: Any = None  # Then fragments are named by the view's line.
+ExtendsNode: Any = None  # Then "Show the code" shows the view's own template only.
+IncludeNode: Any = None
+with suppress(ImportError):
     from django.templatetags.cache import CacheNode
-except ImportError:  # Fragments are then named by the view's line.
-    CacheNode = None
-
-try:
+with suppress(ImportError):
     from django.template.loader_tags import ExtendsNode, IncludeNode
-except ImportError:  # "Show the code" then shows the view's own template only.
-    ExtendsNode = IncludeNode = None
 
 
 def new_pipeline(
@@ -78,7 +77,7 @@ def template_line(frame: FrameType) -> str | None:
     """
     if CacheNode is None or frame.f_code.co_name != "render":
         return None
-    node = frame.f_locals.get("self")
+    node: Any = frame.f_locals.get("self")
     if not isinstance(node, CacheNode):
         return None
     try:

@@ -185,7 +185,8 @@ def pool_of(alias: str) -> ConnectionPool:
     The alias's own client is asked, because LOCATION is not all that says where it leads:
     OPTIONS may name a database or a password, too.
     """
-    pool: ConnectionPool = caches[alias].client.get_client(write=True).connection_pool
+    cache: Any = caches[alias]
+    pool: ConnectionPool = cache.client.get_client(write=True).connection_pool
     return pool
 
 

@@ -235,8 +235,8 @@ class Event:
 
     left_out = 0  # operations beyond MAX_NOTED
     own_ns = 0  # what watching cost, as far as it can see that itself
-    at = 0  # Unix time
-    method = ""
+    at: float = 0  # Unix time
+    method: str | None = ""
     path = ""  # without the query string, which may be nobody else's business
     status = ns = 0
     cache_status = ""
@@ -294,7 +294,8 @@ def _number(value):
     return "null" if value is None else value
 
 
-current = ContextVar("watch_event", default=None)  # The Event that commands are noted in.
+# The Event that commands are noted in.
+current: ContextVar[Event | None] = ContextVar("watch_event", default=None)
 
 
 @contextmanager
