@@ -1,27 +1,14 @@
-"""
-Pages of the lab that the blog's own page levels keep: rows for blog.caching.PAGES.
+"""Pages of the experiments: each run has pages of its own, because its id is in their paths."""
 
-Each run has pages of its own, because its id is in their paths. What it drops, nobody misses.
-"""
-
-import re
 import secrets
 
 from django.core.cache import cache, caches
+from django_redis.exceptions import ConnectionInterrupted
 
-from mysite.caches.pages import generation_key, new_generations
+from resilient_cache.groups import group_key, new_version
 
 RUN = "(?P<run>[0-9a-f]{12})"
-TOKEN_TIMEOUT = 10 * 60  # Seconds. Longer than anything that carries the token is kept.
-
-# Pattern, levels, generation, whether the browser may keep it: as in blog/caching.py.
-PAGES = [
-    (re.compile(f"/lab/race/page/site/{RUN}/"), ("site",), "lab-race:{run}", False),
-    (re.compile(f"/lab/race/page/view/{RUN}/"), ("view",), "lab-race:{run}", False),
-    (re.compile(f"/lab/stampede/page/site/{RUN}/"), ("site",), "lab-stampede:{run}", False),
-    (re.compile(f"/lab/stampede/page/view/{RUN}/"), ("view",), "lab-stampede:{run}", False),
-    (re.compile(f"/lab/peel/page/{RUN}/"), ("site", "view"), "lab-peel:{run}", True),
-]
+VERSION_TIMEOUT = 10 * 60  # Seconds. Longer than any page of a run is cached.
 
 
 def new_run():
@@ -29,20 +16,25 @@ def new_run():
     return secrets.token_hex(6)
 
 
-def drop_page(alias, name):
-    """Drop a run's page from one level. Raises ConnectionInterrupted when Redis is away."""
-    new_generations(alias, [name])
-    # A token lives for days, and this one's run is over soon.
-    caches[alias].expire(generation_key(name), TOKEN_TIMEOUT)
+def invalidate_page(alias, path):
+    """
+    Invalidate a page at one level alone. Raises ConnectionInterrupted when Redis is down.
+
+    invalidate(path) would do it at all levels.
+    """
+    _check(caches[alias].set(group_key(path), new_version(), VERSION_TIMEOUT))
 
 
-def drop_fragment(key):
-    """Drop a run's fragment. Raises ConnectionInterrupted when Redis is away."""
-    fragments = caches["template_fragments"]
-    fragments.client.delete(key)
-    fragments.expire(generation_key(key), TOKEN_TIMEOUT)
+def delete_fragment(key):
+    """Delete a run's fragment. Raises ConnectionInterrupted when Redis is down."""
+    _check(caches["template_fragments"].delete(key) is not None)
 
 
-def drop_value(key):
-    """Drop a run's value. Raises ConnectionInterrupted when Redis is away."""
-    cache.client.delete(key)
+def delete_value(key):
+    """Delete a run's value. Raises ConnectionInterrupted when Redis is down."""
+    _check(cache.delete(key) is not None)
+
+
+def _check(is_done):
+    if not is_done:
+        raise ConnectionInterrupted(connection=None)

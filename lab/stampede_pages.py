@@ -1,8 +1,8 @@
 """
 The stampede on pages: through the whole of Django, and the levels of the blog itself.
 
-The same costly text as a page that plain cache_page keeps, and as pages that the blog's levels
-keep, whose clients have the guard: see mysite/caches/pages.py. Each run has pages of its own.
+The same expensive text as a page that Django's cache_page caches, and as pages at the blog's
+levels, which have a guard: see resilient_cache/guard.py. Each run has pages of its own.
 """
 
 from contextvars import copy_context
@@ -13,14 +13,14 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.test import RequestFactory
 from django.urls import re_path, reverse
-from django.views.decorators.cache import cache_page
 from django.views.decorators.http import require_safe
 
 from lab.caches import lab_cache
 from lab.leak import cache_page as plain_cache_page
 from lab.leak import run_cache
-from lab.pages import RUN, drop_fragment, drop_page
+from lab.pages import RUN, delete_fragment, invalidate_page
 from lab.visitor import Visitor
+from resilient_cache.pages import cache_page
 
 TIMEOUT = 60  # seconds
 works = {}  # of the runs that are going on, by their id
@@ -44,19 +44,19 @@ def plain(request, run):
 @require_safe
 @cache_page(TIMEOUT, cache="view")
 def view(request, run):
-    """The same decorator, on an alias whose client lets one build and the others wait."""
+    """The decorator of resilient_cache: one request builds, and the others wait."""
     return HttpResponse(text_of(run))
 
 
 @require_safe
 def site(request, run):
-    """There is nothing to do here: the middleware asks an alias with that client too."""
+    """There is nothing to do here: the middleware has the same guard."""
     return HttpResponse(text_of(run))
 
 
 @require_safe
 def fragment(request, run):
-    """Django's own {% cache %}, on an alias with such a client."""
+    """{% cache %} of resilient_cache, with the same guard."""
     context = {"run": run, "text": lambda: text_of(run)}
     return render(request, "lab/stampede_fragment.html", context)
 
@@ -106,9 +106,9 @@ def page_bursts(run, number, burst, work):
         run_cache.reset(current)
         del works[run.id]
         cache.delete_pattern("*")
-        for alias in ("site", "view"):
-            drop_page(alias, f"lab-stampede:{run.id}")
-        drop_fragment(make_template_fragment_key("lab_stampede", [run.id]))
+        for level in ("site", "view"):
+            invalidate_page(level, reverse(f"lab:stampede-{level}", args=[run.id]))
+        delete_fragment(make_template_fragment_key("lab_stampede", [run.id]))
 
 
 def numbered(answer):

@@ -18,7 +18,7 @@ from redis.retry import Retry
 from lab.bench.rounds import in_turns
 from lab.caches import DATABASE, PREFIX
 from lab.experiment import Experiment
-from mysite.caches import database_url
+from resilient_cache.backend import database_url
 
 LONGEST = 10 * 60  # Seconds that a key may stay here.
 SHOWN = 2000  # bytes of an answer
