@@ -1,6 +1,7 @@
 """One request's page at one level: where it is looked for, and where it is stored."""
 
 import hashlib
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -101,11 +102,11 @@ class Page:
         match entry:
             case (
                 tuple(stored),
-                float(_),
+                float(at),
                 float(due),
                 float(seconds),
                 HttpResponse() | list() as value,
-            ):
+            ) if math.isfinite(at) and (isinstance(value, HttpResponse) or _are_names(value)):
                 if stored == self.versions:
                     self._entry = entry
                     return value, time.time() >= due, seconds
@@ -168,6 +169,8 @@ class Page:
         try:
             if response.cookies or response.has_header("Set-Cookie"):
                 return response  # A cookie is for one visitor.
+            if "resilient_cache_hit" in self.request.__dict__:
+                return response  # From an inner level: stored again, it would live too long.
             may_update_cache(self.request, True)
             response = rules.process_response(self.request, response)
             if response.status_code == 304 and response.has_header("Expires"):
@@ -187,6 +190,10 @@ class Page:
         self.request.__dict__["resilient_cache_open_keys"].discard(self.place)
         if self.lock:
             self.lock.release(self.is_stored)
+
+
+def _are_names(value: list[Any]) -> bool:
+    return all(isinstance(name, str) for name in value)
 
 
 class StoringRules(django_cache.UpdateCacheMiddleware):

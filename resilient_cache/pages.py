@@ -131,7 +131,7 @@ def cache_page(
                     return await view(request, *args, **kwargs)
                 response = await page.afind()
                 if response is not None:
-                    return _done(request, response)
+                    return _hit(request, response)
                 close = sync_to_async(page.close, thread_sensitive=False)
                 try:
                     response = await view(request, *args, **kwargs)
@@ -152,7 +152,7 @@ def cache_page(
                     return view(request, *args, **kwargs)
                 response = page.find()
                 if response is not None:
-                    return _done(request, response)
+                    return _hit(request, response)
                 try:
                     response = view(request, *args, **kwargs)
                 except BaseException:
@@ -182,11 +182,13 @@ def _is_unrendered(response: HttpResponseBase) -> bool:
 def _store_when_rendered(page: Page, response: Any) -> Any:
     # If it is never rendered, guard.release_locks() ends the lock with the request.
     response.add_post_render_callback(page.store)
-    return _done(page.request, response)
+    return response
 
 
-def _done(request: HttpRequest, response: Any) -> Any:
-    may_update_cache(request, False)  # One owner: the site level stores nothing.
+def _hit(request: HttpRequest, response: Any) -> Any:
+    """Let an outer level store nothing, as Django does."""
+    may_update_cache(request, False)
+    request.__dict__["resilient_cache_hit"] = True
     return response
 
 
