@@ -1,44 +1,63 @@
 """Caches of the lab's own: a Redis database that the blog doesn't use, and any options."""
 
 from django.conf import settings
-from django_redis.cache import RedisCache
+from django.core.cache import CacheHandler
 from django_redis.client.herd import Marker
 
-from mysite.caches import database_url
-from mysite.caches.serializer import SafeSerializer
+from resilient_cache.backend import database_url
+from resilient_cache.serializer import SafeSerializer
 
+RESILIENT = "resilient_cache.backend.RedisCache"
+PLAIN = "django_redis.cache.RedisCache"
 DATABASE = 5  # The first one behind the four levels and the stream of watch.
-PREFIX = "lab"  # What the blog's Redis user may touch, see docker/make_secrets.py.
+PREFIX = "lab"  # Redis allows the blog's user keys with it: see docker/make_secrets.py.
+TIMEOUTS = {"socket_timeout": 1, "socket_connect_timeout": 1}  # Seconds.
 
 
-def lab_cache(run_id, database=DATABASE, **options):
+def lab_cache(run_id, database=DATABASE, backend=PLAIN, **options):
     """
-    Return a django-redis cache whose keys begin with `lab:` and the run's id.
+    Return a cache whose keys begin with `lab:` and the run's id.
 
-    `options` are the OPTIONS of an alias. django-redis keeps its connection pools by URL:
-    caches with other pool options need another `database`.
+    `options` are the OPTIONS of an alias. By default it is django-redis as it comes, except for
+    short timeouts and a serializer that runs no code.
     """
-    # A Redis that hangs must not hold a thread of the server for long.
-    timeouts = {"socket_timeout": 1, "socket_connect_timeout": 1}
-    # What comes out of Redis is no more trusted here than at the four levels.
-    safe = {"SERIALIZER": "mysite.caches.serializer.SafeSerializer"}
-    options = safe | {"CONNECTION_POOL_KWARGS": timeouts} | options
-    params = {"KEY_PREFIX": f"{PREFIX}:{run_id}", "OPTIONS": options}
-    return RedisCache(database_url(settings.REDIS_URL, database), params)
+    options = {
+        "CONNECTION_POOL_KWARGS": TIMEOUTS,
+        "SERIALIZER": "resilient_cache.serializer.SafeSerializer",
+    } | options
+    alias = {
+        "BACKEND": backend,
+        "LOCATION": redis_url(database),
+        "KEY_PREFIX": f"{PREFIX}:{run_id}",
+        "OPTIONS": options,
+    }
+    return CacheHandler({"lab": alias})["lab"]
+
+
+def redis_url(database=DATABASE):
+    """Return the URL of a database of the blog's Redis."""
+    return database_url(settings.CACHES["default"]["LOCATION"], database)
+
+
+def unwatched(alias):
+    """Return the cache of an alias without the instrument: what it is asked is not shown."""
+    options = settings.CACHES[alias]["OPTIONS"]
+    options = {name: options[name] for name in options if name != "REDIS_CLIENT_CLASS"}
+    return CacheHandler({alias: settings.CACHES[alias] | {"OPTIONS": options}})[alias]
 
 
 class HerdSerializer(SafeSerializer):
-    """For HerdClient, which puts an object of its own beside a value. That would take a pickle."""
+    """For HerdClient, which stores an object of its own beside a value. That needs a pickle."""
 
     def dumps(self, value):
         match value:
-            case (Marker(), kept, until):
-                value = "herd", kept, until
+            case (Marker(), stored, until):
+                value = "herd", stored, until
         return super().dumps(value)
 
     def loads(self, value):
         match super().loads(value):
-            case ("herd", kept, until):
-                return Marker(), kept, until
+            case ("herd", stored, until):
+                return Marker(), stored, until
             case other:
                 return other

@@ -10,10 +10,10 @@ from django.http import JsonResponse
 from django.shortcuts import render
 from django.urls import include, path
 from django.utils.html import format_html, format_html_join
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from lab.run import Busy, Run
+from resilient_cache.pages import never_cache
 from watch.code import listing, own_file
 
 
@@ -32,6 +32,7 @@ class Experiment:
     idea: str  # two sentences, `code` in backticks
     lesson: tuple  # what to take home, a few sentences each
     code: tuple  # functions and classes to show: what the experiment really runs
+    post: str = ""  # the slug of the post that explains it
     form: type[Form] = Form
     run: Callable | None = None  # run(run, **options)
     answer: Callable | None = None  # answer(request, **options) -> context

@@ -1,9 +1,9 @@
 """
-Leak: a page that was made for Alice, kept, and given to Bob. Each wrong view, and its fixes.
+Leak: a page that was made for Alice, cached, and given to Bob. Each wrong view, and its fixes.
 
-The views below are Django's own cache_page and nothing of the blog's: their entries are in a
-cache of the run's, which is emptied when it is over. Alice and Bob are sessions with a name in
-them. There are no accounts, and both sessions are deleted after the run.
+The views below use Django's own cache_page. Their entries are in a cache of the run's own, which
+is emptied at the end. Alice and Bob are sessions with a name in them. There are no accounts, and
+both sessions are deleted after the run.
 """
 
 import inspect
@@ -22,7 +22,6 @@ from django.middleware.cache import CacheMiddleware
 from django.middleware.csrf import get_token
 from django.urls import path, reverse
 from django.utils.decorators import decorator_from_middleware_with_args
-from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST
 from django.views.decorators.vary import vary_on_cookie
@@ -34,7 +33,7 @@ from lab.caches import lab_cache
 from lab.experiment import Experiment, listing_of
 from lab.visitor import Visitor
 
-NAMES = ("Alice", "Bob", "nobody")
+NAMES = ("Alice", "Bob", "anonymous")
 SECONDS = 60
 TOKEN = re.compile(r"[A-Za-z0-9]{64}")
 # prefix, what it is, method (of pages alone), md5 of the URL, md5 of what Vary names, time zone
@@ -42,6 +41,7 @@ KEY = re.compile(
     r"(.*\.cache_)(page|header)(\.\.(?:GET\.|HEAD\.)?)([0-9a-f]{32})\.([0-9a-f]{32})?(.*)"
 )
 run_cache = ContextVar("run_cache")
+from resilient_cache.pages import never_cache
 
 
 class LabCacheMiddleware(CacheMiddleware):
@@ -61,8 +61,8 @@ def cache_page(timeout):
 
 
 def name_of(request):
-    """Return who asks. Reading the session is what makes a page personal."""
-    return request.session.get("lab_name", "nobody")
+    """Return the visitor's name. Reading the session is what makes a page personal."""
+    return request.session.get("lab_name", "anonymous")
 
 
 # A page that greets -----------------------------------------------------------------
@@ -70,7 +70,7 @@ def name_of(request):
 
 @cache_page(SECONDS)
 def greeting(request):
-    """Wrong: made for whoever comes first, and kept for everybody."""
+    """Wrong: made for the first visitor, and cached for everybody."""
     return HttpResponse(f"Hello, {name_of(request)}.")
 
 
@@ -83,13 +83,13 @@ def greeting_varied(request):
 
 @never_cache
 def greeting_never(request):
-    """Right: what is personal as a whole is kept by nobody."""
+    """Right: a page that is personal as a whole is not cached."""
     return HttpResponse(f"Hello, {name_of(request)}.")
 
 
 @never_cache
 def greeting_apart(request):
-    """Right: the costly part is the same for all and kept; the name is of this request."""
+    """Right: the expensive part is the same for all and cached. The name is of this request."""
     posts = run_cache.get().get_or_set("posts", Post.objects.published().count, SECONDS)
     return HttpResponse(f"Hello, {name_of(request)}. There are {posts} posts.")
 
@@ -113,13 +113,13 @@ def form(request):
 @cache_page(SECONDS)
 @csrf_protect  # Below cache_page: so the cookie and `Vary: Cookie` are there in time.
 def form_protected(request):
-    """Right, and kept for nobody: Django stores no response that sets a cookie and varies on it."""
+    """Right, and not cached: Django stores no response that sets a cookie and varies on it."""
     return show_form(request)
 
 
 @cache_page(SECONDS)
 def form_linked(request):
-    """Right: the kept page has a link to the form, and no form."""
+    """Right: the cached page has a link to the form, and no form."""
     return HttpResponse("All comments. To write one, follow the link.")
 
 
@@ -154,7 +154,7 @@ def notes_without(request):
 
 @never_cache
 def notes_saved(request):
-    """A page of one visitor's own has, and the message waits for it."""
+    """A page of the visitor's own has one, and the message waits for it."""
     told = " ".join(map(str, messages.get_messages(request)))
     return HttpResponse(told or "There is nothing to tell you.")
 
@@ -195,7 +195,7 @@ def ask_notes_apart(stage, view):
 
 @dataclass
 class Variant:
-    """A view, wrong or a fix, and what Alice, Bob and nobody ask of it."""
+    """A view, wrong or a fix, and what Alice, Bob and an anonymous visitor ask of it."""
 
     title: str
     view: Callable
@@ -208,7 +208,7 @@ PAGES = {
         Variant("cache_page on a personal page", greeting, ask_greeting, False),
         Variant("Fix: vary on the cookie", greeting_varied, ask_greeting),
         Variant("Fix: never cache", greeting_never, ask_greeting),
-        Variant("Fix: keep the part that is the same for all", greeting_apart, ask_greeting),
+        Variant("Fix: cache the part that is the same for all", greeting_apart, ask_greeting),
     ),
     "form": (
         Variant("cache_page on a page with a form", form, ask_form, False),
@@ -217,7 +217,7 @@ PAGES = {
     ),
     "message": (
         Variant("cache_page on a page with messages", notes, ask_notes, False),
-        Variant("Fix: messages on pages that nobody keeps", notes_without, ask_notes_apart),
+        Variant("Fix: messages on pages that are not cached", notes_without, ask_notes_apart),
     ),
 }
 
@@ -230,14 +230,14 @@ class Asked:
     request: str
     status: int
     text: str
-    kept: str  # what the cache did
+    cached: str  # what the cache did
     vary: str
     leaked: str  # whose it was, if somebody else's
 
 
 @dataclass
 class Stage:
-    """Alice, Bob and nobody before one view, with a cache that is empty at first."""
+    """Alice, Bob and an anonymous visitor ask one view. The cache is empty at first."""
 
     variant: Variant
     cache: object
@@ -269,17 +269,17 @@ class Stage:
         new = [key for key in keys_of(self.cache) if key not in self.keys]
         self.keys |= dict.fromkeys(new, who)
         if method == "POST":
-            kept = "POST is never kept"
+            cached = "POST is never cached"
         elif response.has_header("Age"):
-            kept = "hit"
+            cached = "hit"
         elif self.variant.view is greeting_apart:
-            kept = "page built, part " + ("stored" if new else "hit")
+            cached = "page built, part " + ("stored" if new else "hit")
         else:
-            kept = "miss, stored" if new else "miss, not stored"
+            cached = "miss, stored" if new else "miss, not stored"
         others = [name for name in ("Alice", "Bob") if name != who]
         leaked = next((name for name in others if name in text), "") if method == "GET" else ""
         vary, request = response.get("Vary", "none"), f"{method} {view.__name__}"
-        self.asked.append(Asked(who, request, response.status_code, text, kept, vary, leaked))
+        self.asked.append(Asked(who, request, response.status_code, text, cached, vary, leaked))
 
     @property
     def leaks(self):
@@ -339,9 +339,9 @@ def keys_of(cache):
 
 
 def play(request, variant):
-    """Let Alice, Bob and nobody ask for one view, and return the Stage."""
+    """Let Alice, Bob and an anonymous visitor ask for one view, and return the Stage."""
     cache = lab_cache(secrets.token_hex(6))
-    cache.get("")  # Without Redis it ends here, and in no view, where Django would log it twice.
+    cache.get("")  # Without Redis the run ends here, before Django logs it in each view.
     sessions = {name: session_of(name) for name in ("Alice", "Bob")}
     # By default a test client is excused from CSRF checks.
     checked = variant in PAGES["form"]
@@ -361,7 +361,7 @@ def play(request, variant):
 
 
 def session_of(name):
-    """Return a session that knows a name, and ends by itself should this process die."""
+    """Return a session that knows a name. It expires by itself if this process dies."""
     session = import_module(settings.SESSION_ENGINE).SessionStore()
     session["lab_name"] = name
     session.set_expiry(SECONDS)
@@ -373,7 +373,7 @@ def answer(request, page):
     try:
         return {"stages": [play(request, variant) for variant in PAGES[page]]}
     except (ConnectionInterrupted, RedisError):
-        return {"problem": "Redis doesn’t answer, so there is nothing that could leak."}
+        return {"problem": "Redis does not answer, so there is nothing that could leak."}
 
 
 class LeakForm(forms.Form):
@@ -395,14 +395,15 @@ VIEWS = (
 experiment = Experiment(
     slug="leak",
     title="Leak",
-    idea="A page is made for Alice, and `cache_page` keeps it. Then Bob asks for the same URL, "
-    "and so does somebody who is not logged in.",
+    post="personal-pages-and-leaks",
+    idea="A page is made for Alice, and `cache_page` stores it. Then Bob asks for the same URL, "
+    "and so does a visitor who is not logged in.",
     lesson=(
         "A key that leaves out what the page depends on gives one visitor’s page to another.",
         "`cache_page` stores the page before `SessionMiddleware` adds `Vary: Cookie`. A decorator "
-        "that adds it goes below cache_page; even so, each cookie is an entry of its own.",
-        "A CSRF token and a flash message are personal too, and don’t look it.",
-        "Keep what is the same for everybody, as a page or a part. Make the rest for each request.",
+        "that adds it goes below cache_page. Even so, each cookie has an entry of its own.",
+        "A CSRF token and a flash message are personal, too.",
+        "Cache what is the same for everybody, as a page or a part. Build the rest each time.",
     ),
     code=(
         *(*map(inspect.unwrap, VIEWS[:4]), name_of),

@@ -17,15 +17,14 @@ from statistics import median
 from threading import Event
 
 from django import forms
-from django_redis.cache import RedisCache
-from django_redis.pool import ConnectionFactory
+from django.conf import settings
+from django.utils.module_loading import import_string
 from redis import Redis
 
-from blog.content import rendering
+from blog import rendering
 from lab.experiment import Experiment
-from mysite.caches import LEVELS, database_url, redis_caches
-from mysite.caches.client import breaker_behind
 from mysite.private_redis import PrivateRedis
+from resilient_cache.backend import PoolFactory, database_url
 
 TICK = 0.25  # Seconds between two points of the plot.
 PAUSE = 0.05  # Seconds that a visitor reads before asking for the next page.
@@ -37,7 +36,7 @@ WORKS = "works"
 TEXT = "```python\n" + "".join(Path(__file__).read_text().splitlines(keepends=True)[:30])
 
 
-class OwnPools(ConnectionFactory):
+class OwnPools(PoolFactory):
     """OPTIONS["CONNECTION_FACTORY"]: django-redis would keep the pools of each run for ever."""
 
     def get_or_create_connection_pool(self, params):
@@ -48,19 +47,28 @@ OWN_POOLS = {"CONNECTION_FACTORY": f"{__name__}.OwnPools"}
 
 
 def settings_of_this_blog(url):
-    """Short timeouts, and one circuit breaker for all four levels: see mysite/caches/."""
-    return redis_caches(url, **OWN_POOLS)
+    """Short timeouts, and one circuit breaker for all four levels: see resilient_cache/."""
+    return {
+        alias: {
+            "BACKEND": "resilient_cache.backend.RedisCache",
+            "LOCATION": url,
+            "KEY_PREFIX": cache["KEY_PREFIX"],
+            "OPTIONS": {"db": cache["OPTIONS"]["db"], **OWN_POOLS},
+        }
+        for alias, cache in settings.CACHES.items()
+    }
 
 
 def plain_settings(url):
     """Errors are ignored, and all else is the default: redis-py waits five seconds a command."""
     return {
         alias: {
-            "LOCATION": database_url(url, number),
-            "KEY_PREFIX": f"plain-{prefix}",
+            "BACKEND": "django_redis.cache.RedisCache",
+            "LOCATION": database_url(url, cache["OPTIONS"]["db"]),
+            "KEY_PREFIX": f"plain-{cache['KEY_PREFIX']}",
             "OPTIONS": {"IGNORE_EXCEPTIONS": True, **OWN_POOLS},
         }
-        for alias, prefix, number, _ in LEVELS
+        for alias, cache in settings.CACHES.items()
     }
 
 
@@ -139,7 +147,7 @@ class Crowd:
     def __init__(self, name, caches):
         self.name = name
         self.caches = [
-            RedisCache(options["LOCATION"], {**options, "BACKEND": None})
+            import_string(options["BACKEND"])(options["LOCATION"], options)
             for options in caches.values()
         ]
         for cache in self.caches:
@@ -149,7 +157,7 @@ class Crowd:
     @property
     def breaker(self):
         """Return the breaker that these caches share, or None."""
-        return breaker_behind(self.caches[0].client.get_client())
+        return getattr(self.caches[0], "breaker", None)
 
     def visit(self, build, ended):
         """Ask for pages until `ended` is set. One visitor, in a thread of its own."""
@@ -312,6 +320,7 @@ class OutageForm(forms.Form):
 
 experiment = Experiment(
     slug="outage",
+    post="when-redis-is-down",
     title="Outage",
     idea=(
         "Redis hangs, refuses and fills up, while visitors ask for pages with the settings of "

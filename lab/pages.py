@@ -1,40 +1,50 @@
-"""Pages of the experiments: each run has pages of its own, because its id is in their paths."""
+"""Pages of the lab that the blog's own levels cache. Each run has its id in their paths."""
 
 import secrets
 
-from django.core.cache import cache, caches
+from django.core.cache import caches
+from django.test import RequestFactory
 from django_redis.exceptions import ConnectionInterrupted
 
-from resilient_cache.groups import group_key, new_version
+from resilient_cache.groups import group_key
+from resilient_cache.page_urls import page_key, page_url
 
 RUN = "(?P<run>[0-9a-f]{12})"
-VERSION_TIMEOUT = 10 * 60  # Seconds. Longer than any page of a run is cached.
 
 
 def new_run():
-    """Return an id for a run that begins with the load of a page."""
+    """Return an id for a run that begins when its page is loaded."""
     return secrets.token_hex(6)
 
 
-def invalidate_page(alias, path):
-    """
-    Invalidate a page at one level alone. Raises ConnectionInterrupted when Redis is down.
-
-    invalidate(path) would do it at all levels.
-    """
-    _check(caches[alias].set(group_key(path), new_version(), VERSION_TIMEOUT))
-
-
-def delete_fragment(key):
-    """Delete a run's fragment. Raises ConnectionInterrupted when Redis is down."""
-    _check(caches["template_fragments"].delete(key) is not None)
+def asked(request, url, method="GET"):
+    """Return a request for `url`, at the host and port that `request` was sent to."""
+    return RequestFactory().generic(
+        method,
+        url,
+        secure=request.is_secure(),
+        headers={"host": request.get_host()},
+        SERVER_PORT=request.META["SERVER_PORT"],
+    )
 
 
-def delete_value(key):
-    """Delete a run's value. Raises ConnectionInterrupted when Redis is down."""
-    _check(cache.delete(key) is not None)
+def key_of(request, url, prefix):
+    """Return the cache key of the page at `url`. `prefix` is the key_prefix of its level."""
+    page = asked(request, url)
+    return page_key(page_url(page), prefix, page)
 
 
-def _check(is_done):
-    if not is_done:
+def delete(alias, *keys):
+    """Delete these keys of one level. Raises ConnectionInterrupted if Redis is down."""
+    if caches[alias].delete_many(keys) is None:
         raise ConnectionInterrupted(connection=None)
+
+
+def delete_page(alias, request, url, prefix):
+    """
+    Delete a run's page from one level, and the version of its path.
+
+    invalidate(url) would do, but the version would stay in Redis for two days, and no run asks
+    for this page again.
+    """
+    delete(alias, key_of(request, url, prefix), group_key(url))

@@ -1,36 +1,37 @@
 """
-Peel: one page that all four levels and the browser keep. Take one away, and ask the next.
+Peel: one page that all four levels and the browser cache. Take one away, and ask the next.
 
-A page of the blog has one owner: kept twice, it has to be dropped twice. This one is kept
-five times, so that each can be watched.
+A page of the blog has one owner: cached twice, it has to be invalidated twice. This one is
+cached five times, so that you can watch each of them.
 """
 
 import re
-from copy import copy
 from datetime import UTC, datetime
 from functools import partial
 
 from django.conf import settings
-from django.core.cache import cache, caches
+from django.core.cache import cache
 from django.core.cache.utils import make_template_fragment_key
 from django.http import JsonResponse
 from django.shortcuts import render
 from django.urls import re_path, reverse
-from django.views.decorators.cache import cache_page, never_cache
 from django.views.decorators.http import require_POST, require_safe
 from django_redis.exceptions import ConnectionInterrupted
 
 from blog.models import Post
+from lab.caches import unwatched
 from lab.experiment import Experiment
-from lab.keys import django_keys
-from lab.pages import RUN, drop_fragment, drop_page, drop_value, new_run
-from mysite.caches.breaker import breaker_of
-from mysite.caches.pages import generation_key, valid
+from lab.pages import RUN, asked, delete, delete_page, key_of, new_run
+from resilient_cache.pages import cache_page, never_cache
 
 # Seconds. The inner ones live longer, or there would be nothing behind the outer ones.
-PAGE_TIMEOUT = 2 * 60  # Twice what CACHE_MIDDLEWARE_SECONDS gives the site level.
+BROWSER_TIMEOUT = 30
+SITE_TIMEOUT = 60
+VIEW_TIMEOUT = 2 * 60
 VALUE_TIMEOUT = 10 * 60
 LEVELS = ("site", "view", "fragment", "low-level")  # Outermost first.
+ALIASES = {"fragment": "template_fragments", "low-level": "default"}
+PREFIX = ""  # The key_prefix of both page levels.
 MADE = re.compile(r'data-made="([\d:]+)"')
 
 
@@ -41,25 +42,72 @@ def count():
 
 
 @require_safe
-@cache_page(PAGE_TIMEOUT, cache="view")  # The row in lab/pages.py lets the site level keep it too.
+@cache_page(SITE_TIMEOUT, cache="site", key_prefix=PREFIX, browser=BROWSER_TIMEOUT)
+@cache_page(VIEW_TIMEOUT, cache="view", key_prefix=PREFIX, browser=BROWSER_TIMEOUT)
 def page(request, run):
-    """A page that the browser, the site, and the view level keep, with a fragment and a value."""
+    """
+    A page that the browser and both page levels cache, with a fragment and a value in it.
+
+    The upper decorator stands in for the middleware, which leaves a decorated view alone.
+    """
     context = {
         "run": run,
-        # Functions: what no fragment asks for is never computed.
-        "count": partial(cache.get_or_set, name_of(run), count, VALUE_TIMEOUT),
+        # Functions: what is in a cached fragment is not computed.
+        "count": partial(cache.get_or_set, f"lab-peel:{run}", count, VALUE_TIMEOUT),
         "posts": Post.objects.published().for_cards,
     }
     return render(request, "lab/peel_page.html", context)
 
 
-def name_of(run):
-    """Return what this run's value and its pages' generation are called."""
-    return f"lab-peel:{run}"
+def drop_level(level, request, run):
+    """Delete this run's entry from one level."""
+    if level in ("site", "view"):
+        delete_page(level, request, reverse("lab:peel_page", args=[run]), PREFIX)
+    else:
+        delete(ALIASES[level], inner_keys(run)[level])
 
 
-def fragment_key(run):
-    return make_template_fragment_key("lab_peel", [run])
+def inner_keys(run):
+    """Return {level: key} of the fragment and the value."""
+    return {
+        "fragment": make_template_fragment_key("lab_peel", [run]),
+        "low-level": f"lab-peel:{run}",
+    }
+
+
+class NotCached(Exception):
+    """The page is not there."""
+
+
+def build_nothing(request, run):
+    raise NotCached
+
+
+# The same decorators above a view that builds nothing: whatever it returns was in the cache.
+LOOKS = {
+    alias: cache_page(1, cache=alias, key_prefix=PREFIX)(build_nothing)
+    for alias in ("site", "view")
+}
+
+
+def holds(request, run):
+    """Return {level: {"left": seconds, "made": time} or None}. Looking stores nothing."""
+    url = reverse("lab:peel_page", args=[run])
+    rings = dict.fromkeys(LEVELS)
+    for alias, look in LOOKS.items():
+        try:
+            # HEAD reads the entry of GET, and does not fill it.
+            html = look(asked(request, url, "HEAD"), run=run).content.decode(errors="replace")
+        except NotCached:
+            continue
+        left = unwatched(alias).ttl(key_of(request, url, PREFIX))
+        rings[alias] = {"left": left, "made": made_at(html)}
+    for level, key in inner_keys(run).items():
+        stored = unwatched(ALIASES[level])
+        value = stored.get(key)
+        made = made_at(value) if isinstance(value, str) else value and value["made"]
+        rings[level] = made and {"left": stored.ttl(key), "made": made}
+    return rings
 
 
 def made_at(html):
@@ -68,51 +116,15 @@ def made_at(html):
     return found and found[1]
 
 
-def holds(request, run):
-    """Return {level: {"left": seconds, "made": time} or None}, without counting as a visit."""
-    asked = copy(request)
-    asked.method = "GET"
-    asked.path = asked.path_info = reverse("lab:peel_page", args=[run])
-    asked.META = request.META | {"QUERY_STRING": ""}
-    _, key = django_keys(asked)
-    rings = dict.fromkeys(LEVELS)
-    for alias in ("site", "view"):
-        token = generation_key(name_of(run))
-        found = caches[alias].get_many([key, token])
-        response, _ = valid(found.get(key), found.get(token))
-        if hasattr(response, "content"):
-            made = made_at(response.content.decode(errors="replace"))
-            rings[alias] = {"left": caches[alias].ttl(key), "made": made}
-    fragments = caches["template_fragments"]
-    html = fragments.get_many([fragment_key(run)]).get(fragment_key(run))
-    if html is not None:
-        rings["fragment"] = {"left": fragments.ttl(fragment_key(run)), "made": made_at(html)}
-    value = cache.get(name_of(run))
-    if isinstance(value, dict) and isinstance(value.get("made"), str):
-        rings["low-level"] = {"left": cache.ttl(name_of(run)), "made": value["made"]}
-    return rings
-
-
-def drop_level(level, run):
-    """Drop this run's entry from one level. A page is dropped by a new generation."""
-    if level in ("site", "view"):
-        drop_page(level, name_of(run))
-    elif level == "fragment":
-        drop_fragment(fragment_key(run))
-    else:
-        drop_value(name_of(run))
-
-
 @require_POST
 def drop(request, run):
-    """Drop the outermost entry of this run, or with `all` every one."""
+    """Delete the outermost entry of this run, or with `all` every one."""
+    held = [level for level, entry in holds(request, run).items() if entry]
+    # Without an entry too: deleting says whether Redis answers.
+    dropped = held if "all" in request.POST else held[:1]
     try:
-        held = [level for level, entry in holds(request, run).items() if entry]
-        if not held and breaker_of().is_open:
-            raise ConnectionInterrupted(connection=None)  # Each level looks empty then.
-        dropped = held if "all" in request.POST else held[:1]
-        for level in dropped:
-            drop_level(level, run)
+        for level in dropped or LEVELS[:1]:
+            drop_level(level, request, run)
     except ConnectionInterrupted:
         return JsonResponse({"error": "Redis does not answer. Try again."}, status=503)
     return JsonResponse({"dropped": dropped, "rings": holds(request, run)})
@@ -128,29 +140,25 @@ def rings(request, run):
 experiment = Experiment(
     slug="peel",
     title="Peel",
+    post="choosing-a-level",
     idea=(
-        "One page that your browser and all four levels keep, one within the other. "
-        "Drop the outermost entry, ask again, and watch the next ring answer, down to the "
+        "One page that your browser and all four levels cache, one within the other. "
+        "Delete the outermost entry, ask again, and watch the next ring answer, down to the "
         "database and back up."
     ),
     lesson=(
-        "The outermost copy answers and hides all within: whoever drops an inner entry alone "
-        "changes nothing that anybody sees.",
-        "No server can drop your browser’s copy. Until its `max-age` is over, only a reload goes "
-        "past it.",
-        "The site level is not filled again by a view hit: Django stores what a view has built, "
-        "and not what another cache had.",
-        "`max-age` of the inner decides the timeout of the outer. `cache_page` sets two minutes "
-        "here, so the site entry lives for two as well, and not for the one that "
-        "`CACHE_MIDDLEWARE_SECONDS` says.",
+        "The outermost copy answers and hides all within. Deleting an inner entry alone changes "
+        "nothing that a reader sees.",
+        "No server can delete your browser’s copy. Until its `max-age` is over, only a reload "
+        "goes past it. That is why the blog’s own pages say `no-cache`.",
+        "A hit at the view level fills the site level again, with a page that may be as old as "
+        "the view’s timeout. The timeouts of both levels add up.",
+        "This page is cached five times to show it. In the blog each page has one owner: the "
+        "middleware leaves a view with `cache_page` alone.",
     ),
     code=(page, count, drop_level),
     answer=lambda request: {},
-    context=lambda request: {
-        "run": new_run(),
-        "watched": settings.CACHE_WATCH,
-        "site_seconds": settings.CACHE_MIDDLEWARE_SECONDS,
-    },
+    context=lambda request: {"run": new_run(), "watched": settings.CACHE_WATCH},
     pages=(
         re_path(f"^page/{RUN}/$", page, name="peel_page"),
         re_path(f"^drop/{RUN}/$", drop, name="peel_drop"),

@@ -1,8 +1,8 @@
 """
-Stale: when to drop a cached value, which copies of it to drop, and what the blog drops.
+Stale: when to invalidate a cached value, which copies of it, and what the blog invalidates.
 
 The first two parts use a row and a cache of the run's own. The third asks for pages of the
-blog, drops what saving a post of the blog would drop, and asks again. The post isn't changed.
+blog, invalidates what saving a post would, and asks again. The post isn't changed.
 """
 
 import secrets
@@ -26,56 +26,61 @@ from lab.caches import lab_cache
 from lab.experiment import Experiment, listing_of
 from lab.models import Price
 from lab.visitor import Visitor
+from resilient_cache.groups import version
 
 OLD, NEW = 100, 120
 TIMEOUT = 300  # seconds
-PATIENCE = 15  # seconds that a thread waits for the other at most: longer than SQLite's 10
+PATIENCE = 15  # Seconds that one thread waits for the other at most: longer than SQLite's 10.
 
 
 # A writer and a reader --------------------------------------------------------------
 
 
-def drop_at_once(cache, price, reader_comes):
+def delete_at_once(cache, price, reader_comes):
     with transaction.atomic():
         price.save()
-        cache.delete("price")  # Too early: nobody else sees the new row before COMMIT.
+        cache.delete("price")  # Too early: before COMMIT others still see the old row.
         reader_comes()
 
 
-def drop_after_commit(cache, price, reader_comes):
+def delete_after_commit(cache, price, reader_comes):
     with transaction.atomic():
         price.save()
         transaction.on_commit(lambda: cache.delete("price"))
         reader_comes()
 
 
-def new_token_after_commit(cache, price, reader_comes):
+def new_version_after_commit(cache, price, reader_comes):
     with transaction.atomic():
         price.save()
-        transaction.on_commit(lambda: cache.set("token", secrets.token_hex(8), TIMEOUT))
+        transaction.on_commit(lambda: cache.set("group:price", secrets.randbits(62), TIMEOUT))
         reader_comes()
 
 
 def read(cache, pk, has_read=lambda: None):
-    """Take the price from the cache, or read the row and keep what it says."""
+    """Take the price from the cache, or read the row and store what it says."""
     amount = cache.get("price")
     if amount is None:
         amount = Price.objects.get(pk=pk).amount
-        has_read()  # A slow reader rests here, with the row in hand.
+        has_read()  # A slow reader pauses here, with the row in hand.
         cache.set("price", amount, TIMEOUT)
     return amount
 
 
-def read_with_token(cache, pk, has_read=lambda: None):
-    """Take it only if it has today's token; keep it with the token of before the row was read."""
-    token = cache.get_or_set("token", lambda: secrets.token_hex(8), TIMEOUT)
-    entry = cache.get("price")
-    if entry and entry["token"] == token:
-        return entry["amount"]
-    amount = Price.objects.get(pk=pk).amount
-    has_read()
-    cache.set("price", {"token": token, "amount": amount}, TIMEOUT)
+def read_with_version(cache, pk, has_read=lambda: None):
+    """Ask for the price of the current version. The version is read before the row."""
+    current = version_of(cache)
+    amount = cache.get("price", version=current)
+    if amount is None:
+        amount = Price.objects.get(pk=pk).amount
+        has_read()
+        cache.set("price", amount, TIMEOUT, version=current)
     return amount
+
+
+def version_of(cache):
+    """Return the group's version. resilient_cache.groups.version() is this, at every alias."""
+    return cache.get_or_set("group:price", lambda: secrets.randbits(62), TIMEOUT)
 
 
 @dataclass
@@ -91,6 +96,7 @@ class Story:
 
     def play(self, cache):
         self.cache, self.price = cache, Price.objects.create(amount=OLD)
+        self.is_versioned = self.read is read_with_version
         try:
             with ThreadPoolExecutor(3) as pool:
                 self._play(pool)
@@ -111,7 +117,7 @@ class Story:
             reader.append(pool.submit(with_own_connection, self.read, self.cache, pk, has_read))
             if self.is_slow:
                 seen.wait(PATIENCE)
-                self.note(pool, "A reader has read the row, and rests", None)
+                self.note(pool, "A reader has read the row, and pauses", None)
             else:
                 self.note(pool, "A reader comes before COMMIT", reader[0].result(PATIENCE))
 
@@ -124,7 +130,7 @@ class Story:
         writer = (with_own_connection, self.write, self.cache, self.price, reader_comes)
         try:
             pool.submit(*writer).result(PATIENCE)
-            self.note(pool, "The writer has committed and dropped", None)
+            self.note(pool, "The writer has committed and invalidated", None)
         finally:
             go_on.set()
         if self.is_slow:
@@ -141,13 +147,14 @@ class Story:
 
     def note(self, pool, what, answer):
         """Write down what happened, and what the database and Redis have now, for others."""
-        stored = self.cache.get("price")
+        current = self.cache.get("group:price") if self.is_versioned else None
+        stored = self.cache.get("price", version=current)
         row = pool.submit(with_own_connection, Price.objects.get, pk=self.price.pk)
         self.moments.append(
             {
                 "what": what,
                 "row": row.result(PATIENCE).amount,
-                "stored": stored["amount"] if isinstance(stored, dict) else stored,
+                "stored": stored,
                 "read": answer,
                 "is_stale": answer == OLD and what == "The next reader comes",
             }
@@ -164,10 +171,10 @@ def with_own_connection(function, *args, **kwargs):
 
 def stories():
     return [
-        Story("Drop before COMMIT", drop_at_once, read),
-        Story("Drop after COMMIT", drop_after_commit, read),
-        Story("After COMMIT, with a slow reader", drop_after_commit, read, True),
-        Story("A slow reader and a token", new_token_after_commit, read_with_token, True),
+        Story("Delete before COMMIT", delete_at_once, read),
+        Story("Delete after COMMIT", delete_after_commit, read),
+        Story("After COMMIT, with a slow reader", delete_after_commit, read, True),
+        Story("A slow reader and a version", new_version_after_commit, read_with_version, True),
     ]
 
 
@@ -175,25 +182,25 @@ def stories():
 
 
 def fragment(cache, row):
-    """The inner level keeps the price."""
+    """The inner level caches the price."""
     return cache.get_or_set("fragment", lambda: row["price"], TIMEOUT)
 
 
 def page(cache, row):
-    """The outer level keeps the page, with the price in it."""
+    """The outer level caches the page, with the price in it."""
     return cache.get_or_set("page", lambda: f"It costs {fragment(cache, row)}.", TIMEOUT)
 
 
-def stacked(cache, *dropped):
-    """Fill both levels, change the row, drop some, and return what the next visitor reads."""
+def stacked(cache, *deleted):
+    """Fill both levels, change the row, delete some, and return what the next visitor reads."""
     row = {"price": OLD}
     page(cache, row)
     row["price"] = NEW
-    for level in dropped:
+    for level in deleted:
         cache.delete(level)
-        read_between = page(cache, row)  # Somebody always comes in between.
+        read_between = page(cache, row)  # There is always a visitor in between.
     return {
-        "dropped": ", then ".join(dropped),
+        "deleted": ", then ".join(deleted),
         "page": page(cache, row),
         "fragment": fragment(cache, row),
         "between": read_between,
@@ -202,49 +209,51 @@ def stacked(cache, *dropped):
 
 
 def stack():
-    """Drop the levels in each order."""
+    """Delete the levels in each order."""
     rows = []
-    for dropped in (["fragment"], ["page"], ["page", "fragment"], ["fragment", "page"]):
+    for deleted in (["fragment"], ["page"], ["page", "fragment"], ["fragment", "page"]):
         cache = own_cache()
         try:
-            rows.append(stacked(cache, *dropped))
+            rows.append(stacked(cache, *deleted))
         finally:
             cache.delete_pattern("*")
     return rows
 
 
-# What one save drops ----------------------------------------------------------------
+# What one save invalidates ------------------------------------------------------------
 
 
-def drop_as_a_save_does(post):
-    """Do what the signals of blog/caching.py do for a saved post, and leave the post alone."""
+def invalidate_as_a_save_does(post):
+    """Do what the signals of the blog do for a saved post, and leave the post alone."""
     with transaction.atomic():
-        caching.drop_after_commit(caching.shown_on([post.pk]), caching.POST_KEYS)
+        caching.posts_changed([post.slug])
 
 
-def dropped_by(post, visitor):
-    """Return [(level, name, "dropped", "kept" or "not stored")] of what the blog keeps."""
+def invalidated_by(post, visitor):
+    """Return [(level, name, "invalidated", "still cached" or "not stored")] of the blog's cache."""
     pages = pages_to_ask(post)
     for _, url in pages:
         visitor.get(url)
     for url in (reverse("archive"), f"{reverse('search')}?q=redis"):
         visitor.get(url)
     before = [visitor.get(url).has_header("Age") for _, url in pages]
-    parts = parts_of_pages()
-    parts_before = [is_there() for _, _, is_there in parts]
-    drop_as_a_save_does(post)
-    # The parts first: a page that is asked again may build them.
-    parts_after = [is_there() for _, _, is_there in parts]
+    parts_before = parts_of_pages()
+    invalidate_as_a_save_does(post)
+    # The parts first: a page that is asked for again may build them.
+    parts_after = parts_of_pages()
     after = [visitor.get(url).has_header("Age") for _, url in pages]
-    found = [*pages, *((level, name) for level, name, _ in parts)]
-    fates = zip(before + parts_before, after + parts_after, strict=True)
-    return [(level, name, fate(*there)) for (level, name), there in zip(found, fates, strict=True)]
+    fates = [fate(*there) for there in zip(before, after, strict=True)]
+    entries = [(*asked, found) for asked, found in zip(pages, fates, strict=True)]
+    return entries + [
+        (level, name, fate(was_there, parts_after[level, name]))
+        for (level, name), was_there in parts_before.items()
+    ]
 
 
 def fate(before, after):
     if not before:
         return "not stored"
-    return "kept" if after else "dropped"
+    return "still cached" if after else "invalidated"
 
 
 def pages_to_ask(post):
@@ -260,29 +269,23 @@ def pages_to_ask(post):
 
 
 def parts_of_pages():
-    """Return (level, name, whether it is there) of fragments and values."""
+    """Return {(level, name): whether a page that is built now would find it}."""
     newest = Post.objects.published().first().published_at.date()
     in_month = Post.objects.published().in_month(newest.year, newest.month)
-    versions = dict(in_month.values_list("pk", "updated_at"))
-    month = make_template_fragment_key("archive_month", [newest.isoformat(), versions])
-    fragments, version = caches["template_fragments"], caching.SEARCH_GENERATION_KEY
-    keys = {
-        "archive_months": caching.MONTHS_KEY,
-        "archive_discussed": caching.DISCUSSED_KEYS[0],
-        "archive_month (keyed by updated_at)": month,
+    updated = dict(in_month.values_list("pk", "updated_at"))
+    fragments = caches["template_fragments"]
+    posts, comments = (version(group, "template_fragments") for group in ("posts", "comments"))
+    vary_on = {
+        "archive_months": [posts],
+        "archive_discussed": [comments, False],
+        "archive_month": [newest.isoformat(), updated],
     }
-    parts = [
-        ("fragment", name, lambda key=key: fragments.get(key) is not None)
-        for name, key in keys.items()
-    ]
-    names = {
-        "search: index and results": version,
-        "comments: the counts": caching.COMMENTS_GENERATION_KEY,
+    found = {
+        ("fragment", name): fragments.get(make_template_fragment_key(name, values)) is not None
+        for name, values in vary_on.items()
     }
-    return parts + [
-        ("low-level", name, lambda key=key: low_level.get(key) is not None)
-        for name, key in names.items()
-    ]
+    index = low_level.get("search:index", version=version("posts"))
+    return found | {("low-level", "search:index"): index is not None}
 
 
 LEVELS = {
@@ -305,9 +308,9 @@ def answer(request, post):
     saved = Post.objects.get(slug=post)
     try:
         played = [story.play(own_cache()) for story in stories()]
-        # One after another: what another run drops meanwhile would be laid to this one.
+        # One after another: another run would invalidate the same pages meanwhile.
         with lab_cache("stale").lock("turn", timeout=60):
-            entries = dropped_by(saved, Visitor(request))
+            entries = invalidated_by(saved, Visitor(request))
         return {
             "stories": played,
             "stack": stack(),
@@ -315,7 +318,7 @@ def answer(request, post):
             "entries": [(level, LEVELS[level], name, fate) for level, name, fate in entries],
         }
     except (ConnectionInterrupted, RedisError):
-        return {"problem": "Redis doesn’t answer, so there is nothing that could be stale."}
+        return {"problem": "Redis does not answer, so there is nothing that could be stale."}
 
 
 def newest_posts():
@@ -329,21 +332,25 @@ class StaleForm(forms.Form):
 experiment = Experiment(
     slug="stale",
     title="Stale",
-    idea="A writer changes a row and drops what is cached of it, while readers come all the time. "
-    "What they find depends on when it is dropped, and on which levels have a copy.",
+    post="invalidation-after-commit",
+    idea="A writer changes a row and invalidates what is cached of it, while readers come all the "
+    "time. What they find depends on when it happens, and on which levels have a copy.",
     lesson=(
-        "Before COMMIT everybody else still reads the old row. What is dropped then is stored "
-        "again from it, and stays for its whole timeout. Drop in `transaction.on_commit()`.",
-        "A reader who began before COMMIT may store the old value after the drop. A token that "
-        "was read before the row, and is stored with the value, makes that copy worthless.",
-        "A copy in an outer level is built from the inner one: drop the inner one first, and "
+        "Before COMMIT all others still read the old row. A value that is deleted then is stored "
+        "again from that row, and stays for its whole timeout. Invalidate in "
+        "`transaction.on_commit()`.",
+        "A reader that began before COMMIT may store the old value afterwards. If it asks for the "
+        "group’s version before it reads the row, its copy carries the old version and is never "
+        "served.",
+        "A copy in an outer level is built from the inner one: delete the inner one first, and "
         "then the outer one too. Better still, let one level own the page.",
-        "The blog drops by name what shows a post, and leaves the rest alone.",
+        "The blog invalidates groups: all pages of the whole site, the page of this post, and "
+        "what is made from posts. The pages of other posts stay.",
     ),
     code=(
-        *(drop_at_once, drop_after_commit, new_token_after_commit, read, read_with_token),
-        *(Story, fragment, page, stacked),
-        *(drop_as_a_save_does, caching.drop_after_commit, caching.shown_on, dropped_by),
+        *(delete_at_once, delete_after_commit, new_version_after_commit),
+        *(read, read_with_version, version_of, Story, fragment, page, stacked),
+        *(invalidate_as_a_save_does, caching.posts_changed, invalidated_by),
     ),
     form=StaleForm,
     answer=answer,

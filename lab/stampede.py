@@ -1,13 +1,12 @@
 """
 Stampede: many requests at once for a value that is not there. How many compute it?
 
-Each guard is a function that a request would call. They get two bursts: one on a cold key, one
-about the time when the value expires. Then one that has the right to compute never gives it up.
-The requests are threads of this process, the cache is a Redis that other processes share too.
+Each guard is a function that a request would call. It gets two bursts: one on a cold key, one
+about the time when the value expires. Then a request that holds the lock never gives it back.
+The requests are threads of this process. The cache is a Redis that other processes share, too.
 """
 
 import math
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -22,35 +21,32 @@ from redis.exceptions import LockNotOwnedError
 from blog.content import written_posts
 from blog.rendering import to_html
 from lab import stampede_pages
-from lab.caches import lab_cache
+from lab.caches import PLAIN, RESILIENT, lab_cache
 from lab.experiment import Experiment
 from lab.run import Stopped
+from resilient_cache import guard as resilient_guard
 
 DATABASE = 6  # A pool of its own: each thread holds a connection.
-FRESH = 2  # seconds that a value is good
-STALE = 30  # seconds more that it is kept, where a stale one is of use
-# Seconds after which a right to compute is free again, whoever had it. The mark of stale_while_
-# renewed() stays for that long in any case: longer than FRESH, it would hinder the next renewal.
-LOCK = 1.5
-REFRESHED = 6  # Seconds, the last tenth of which is for an early refresh: see guard.py.
-MOST_PAGES = 50  # requests at once: the blog's own connections to Redis are not endless
-POSTS = 4  # that are rendered: some 50 ms of CPU
-SAFE = {}
+FRESH = 2  # Seconds that a value is valid.
+LOCK = 1.5  # Seconds after which Redis deletes the lock of a holder that died.
+GUARDED = 10  # Seconds that a guarded value is valid. In the last one it is refreshed early.
+MOST_PAGES = 50  # Requests at once for whole pages.
+POSTS = 4  # That are rendered: some 50 ms of CPU.
 
 
 # The guards ---------------------------------------------------------------------------
 
 
 def unguarded(cache, key, build):
-    """GET, build(), SET. Whoever asks between GET and SET builds too."""
+    """django-redis as it comes: GET, build(), SET. Each request in between builds, too."""
     return cache.get_or_set(key, build, FRESH)
 
 
 def locked(cache, key, build):
-    """One builds, all others wait for the lock, and look a second time when they have it."""
+    """One builds. The others wait for the lock, and look a second time when they have it."""
     value = cache.get(key)
     if value is None:
-        # The error says at the end that build() took longer than the lock's time.
+        # The error says at the end that build() took longer than the lock's timeout.
         with suppress(LockNotOwnedError), cache.lock(f"lock:{key}", timeout=LOCK, sleep=0.02):
             value = cache.get(key)  # Without this look, each of them would build in turn.
             if value is None:
@@ -61,7 +57,7 @@ def locked(cache, key, build):
 
 def herd(cache, key, build):
     """
-    HerdClient keeps a value for 60 seconds longer (CACHE_HERD_TIMEOUT). In that time it says
+    HerdClient stores a value for 60 more seconds (CACHE_HERD_TIMEOUT). In that time it says
     "missing" to a few by chance, to more of them later. A cold key has no guard at all, and
     get_or_set() would never replace the old value: it stores only where there is none.
     """
@@ -72,34 +68,9 @@ def herd(cache, key, build):
     return value
 
 
-def stale_while_renewed(cache, key, build):
-    """One renews what is stale, and the others take it as it is. add() says who is the one."""
-    entry = cache.get(key)
-    if entry:
-        is_fresh = time.time() < entry["fresh_until"]
-        if is_fresh or cache.add(f"renewing:{key}", 1, LOCK) is False:
-            return entry["value"]
-    value = build()
-    entry = {"value": value, "fresh_until": time.time() + FRESH}
-    cache.set(key, entry, FRESH + STALE)
-    return value
-
-
-def early(cache, key, build):
-    """XFetch: each rolls a die, and the nearer the end and the dearer the value, the likelier."""
-    entry = cache.get(key)
-    if entry is None or time.time() + entry["cost"] * random.expovariate(1) >= entry["ends"]:
-        began = time.thread_time()  # CPU, not the clock: others may build at the same time.
-        value = build()
-        cost = time.thread_time() - began
-        entry = {"value": value, "cost": cost, "ends": time.time() + FRESH}
-        cache.set(key, entry, FRESH)
-    return entry["value"]
-
-
-def as_the_blog_does(cache, key, build):
-    """get_or_set() of resilient_cache: one builds, and the others wait for the value."""
-    return cache.get_or_set(key, build, REFRESHED)
+def resilient(cache, key, build):
+    """get_or_set() of resilient_cache: one builds, also shortly before the value expires."""
+    return cache.get_or_set(key, build, GUARDED)
 
 
 # When the second burst comes, in seconds from now -------------------------------------
@@ -114,17 +85,10 @@ def when_herded(cache, key):
     return cache.pttl(key) / 1000 - getattr(settings, "CACHE_HERD_TIMEOUT", 60) + 1.05
 
 
-def when_stale(cache, key):
-    return cache.get(key)["fresh_until"] - time.time() + 0.05
-
-
 def shortly_before(cache, key):
-    entry = cache.get(key)
-    return entry["ends"] - time.time() - 5 * entry["cost"] if entry else 0
-
-
-def shortly_before_its_end(cache, key):
-    return cache.pttl(key) / 1000 - 0.4
+    # Instead of waiting nine seconds for the last one.
+    cache.pexpire(key, int(1000 * resilient_guard.early(GUARDED)))
+    return 0
 
 
 @dataclass
@@ -134,27 +98,27 @@ class Guard:
     name: str
     ask: Callable
     comes: Callable
-    second: str  # what the second burst is called
-    options: dict = field(default_factory=lambda: SAFE)
-    has_right: bool = False  # to compute, which somebody can take and never give back
+    second: str  # What the second burst is called.
+    backend: str = PLAIN
+    options: dict = field(default_factory=dict)
+    has_lock: bool = False  # That a request can take and never give back.
+
+    def cache(self, run):
+        """Return the cache of a run that this guard works on."""
+        return lab_cache(run.id, DATABASE, self.backend, **self.options)
 
 
+HERD = {
+    "CLIENT_CLASS": "django_redis.client.HerdClient",
+    "SERIALIZER": "lab.caches.HerdSerializer",
+}
 GUARDS = [
     Guard("get_or_set", unguarded, when_expired, "just after expiry"),
-    Guard("lock", locked, when_expired, "just after expiry", has_right=True),
+    Guard("HerdClient", herd, when_herded, "just after expiry", options=HERD),
+    Guard("a lock", locked, when_expired, "just after expiry", has_lock=True),
     Guard(
-        "HerdClient",
-        herd,
-        when_herded,
-        "just after expiry",
-        {
-            "CLIENT_CLASS": "django_redis.client.HerdClient",
-            "SERIALIZER": "lab.caches.HerdSerializer",
-        },
+        "resilient_cache", resilient, shortly_before, "in the last second", RESILIENT, has_lock=True
     ),
-    Guard("stale + add", stale_while_renewed, when_stale, "just after expiry", has_right=True),
-    Guard("XFetch", early, shortly_before, "shortly before expiry"),
-    Guard("resilient_cache", as_the_blog_does, shortly_before_its_end, "near its end", SAFE, True),
 ]
 
 
@@ -182,11 +146,11 @@ class Work:
 
 @dataclass
 class Burst:
-    """What became of requests that came at the same moment."""
+    """What happened to requests that came at the same moment."""
 
     computed: int = 0
-    waits: list = field(default_factory=list)  # milliseconds
-    old: int = 0  # answers that were built before the burst
+    waits: list = field(default_factory=list)  # Milliseconds.
+    old: int = 0  # Answers that were built before the burst.
 
 
 def burst(run, number, ask, work, seconds=0):
@@ -243,15 +207,15 @@ def two_bursts(run, guard, cache, number):
 
 def holder_dies(run, guard, cache, number):
     """
-    Return (Burst, seconds until somebody computed) after one who never gives up the right.
+    Return (Burst, seconds until a request computed) after a holder that never gives up its lock.
 
     It is a thread that begins to compute and doesn't end while others ask. To Redis that is
-    the same as a process that was killed: the right is there until its time is over.
+    the same as a process that was killed: the lock stays until its timeout.
     """
-    work, has_right, is_over = Work(run), threading.Event(), threading.Event()
+    work, has_lock, is_over = Work(run), threading.Event(), threading.Event()
 
     def never_ends():
-        has_right.set()
+        has_lock.set()
         is_over.wait(60)
         raise Stopped
 
@@ -262,28 +226,25 @@ def holder_dies(run, guard, cache, number):
     def ask():
         return guard.ask(cache, "value", work.build)
 
-    if guard.ask is stale_while_renewed:
-        ask()  # Something stale to give away.
-        run.wait(when_stale(cache, "value"))
-    before, began = work.done, time.monotonic()
-    threading.Thread(target=hold, daemon=True).start()
+    ask()  # So it is known how long a build takes.
+    cache.delete("value")
+    began = time.monotonic()
+    holder = threading.Thread(target=hold, daemon=True)
+    holder.start()
     try:
-        has_right.wait(10)
+        has_lock.wait(10)
         result = burst(run, number, ask, work)
-        while work.done == before:
-            run.wait(0.1)
-            ask()
-        result.computed = work.done - before
         return result, time.monotonic() - began
     finally:
         is_over.set()
+        holder.join(10)
 
 
 def bursts(run, requests):
     """Send two bursts to each guard, one after the other, and tell what came of them."""
     done, of, cold = 0, 2 * len(GUARDS), []
     for guard in GUARDS:
-        cache = lab_cache(run.id, DATABASE, **guard.options)
+        cache = guard.cache(run)
         run.tell("progress", done=done, of=of, text=f"{guard.name}: the first burst")
         try:
             for name, result in two_bursts(run, guard, cache, requests):
@@ -297,24 +258,24 @@ def bursts(run, requests):
 
 
 def deaths(run, requests):
-    """Let a holder die, for each guard that has a right to compute, and others ask."""
-    guards, computed = [guard for guard in GUARDS if guard.has_right], []
+    """Let a holder of the lock die, for each guard that has one, while others ask."""
+    guards, computed = [guard for guard in GUARDS if guard.has_lock], []
     for done, guard in enumerate(guards):
-        cache = lab_cache(run.id, DATABASE, **guard.options)
+        cache = guard.cache(run)
         run.tell("progress", done=done, of=len(guards), text=f"{guard.name}: a holder dies")
         try:
             result, seconds = holder_dies(run, guard, cache, requests)
         finally:
             cache.delete_pattern("*")
         waits = [f"{wait / 1000:.2f} s" for wait in (median(result.waits), max(result.waits))]
-        cells = [guard.name, result.computed, *waits, result.old, f"{seconds:.1f} s"]
+        cells = [guard.name, result.computed, *waits, f"{seconds:.1f} s"]
         run.tell("row", table="dead", key=guard.name, cells=cells)
-        computed.append(f"{guard.name} after {seconds:.1f} s")
-    return f"The holder died, and the next one computed: {', '.join(computed)}."
+        computed.append(f"{guard.name} {result.computed} within {seconds:.1f} s")
+    return f"The holder died, and so many others computed: {', '.join(computed)}."
 
 
 def pages(run, requests):
-    """Let the requests ask for whole pages: of plain cache_page, and of the blog's levels."""
+    """Let the requests ask for whole pages: of Django's cache_page, and of the blog's levels."""
     requests, work = min(requests, MOST_PAGES), Work(run)
     names, built = list(stampede_pages.PAGES), []
     run.tell("progress", done=0, of=len(names), text=f"{requests} visitors at once")
@@ -349,7 +310,7 @@ class StampedeForm(forms.Form):
         label="What happens",
         choices=[
             ("bursts", "two bursts for each guard"),
-            ("dead", "the one who computes dies"),
+            ("dead", "the holder of the lock dies"),
             ("pages", "a burst on whole pages"),
         ],
     )
@@ -358,22 +319,23 @@ class StampedeForm(forms.Form):
 experiment = Experiment(
     slug="stampede",
     title="Stampede",
-    idea="A costly value is gone, and many requests ask for it at the same moment. "
+    post="stampede",
+    idea="An expensive value is missing, and many requests ask for it at the same moment. "
     "How many of them compute it, and how long do the others wait?",
     lesson=(
-        "`get_or_set()` takes no lock: nearly everybody who comes in the meantime computes, and "
-        "each is slower for it.",
-        "A lock helps only together with the second look. Everybody waits, also for a holder "
-        "that has died: its timeout is how long.",
-        "HerdClient, XFetch and a stale value do nothing for a cold key. Where an old value "
-        "will do, they let nobody wait: a stale value and `add()` for exactly one computation, "
-        "the other two for a few, by chance.",
-        "`resilient_cache` takes a lock with a second look, and refreshes a value shortly before "
-        "its end: one computation each time. No request waits while the value is in demand.",
+        "Django’s and django-redis’s `get_or_set()` take no lock: every request that looks before "
+        "the first one has stored the value computes it, too. Each is slower for it.",
+        "A lock helps only together with the second look. All others wait, also for a holder that "
+        "has died: for as long as the lock’s timeout.",
+        "HerdClient does nothing for a cold key. After expiry a few compute, by chance, and the "
+        "others get the old value.",
+        "`resilient_cache` takes a lock, looks twice, and refreshes the value before it expires. "
+        "If the holder dies, the others wait a moment longer than the last build took. Then each "
+        "of them computes: a stampede is better than an outage.",
     ),
     code=(
-        *(unguarded, locked, herd, stale_while_renewed, early, as_the_blog_does),
-        *(Work, burst, two_bursts, holder_dies, *stampede_pages.PAGES.values()),
+        *(unguarded, herd, locked, resilient, Work, burst, two_bursts, holder_dies),
+        *(resilient_guard.turn, *stampede_pages.PAGES.values()),
     ),
     form=StampedeForm,
     run=stampede,

@@ -18,16 +18,16 @@ from django.views.decorators.http import require_safe
 from lab.caches import lab_cache
 from lab.leak import cache_page as plain_cache_page
 from lab.leak import run_cache
-from lab.pages import RUN, delete_fragment, invalidate_page
+from lab.pages import RUN, delete, delete_page
 from lab.visitor import Visitor
-from resilient_cache.pages import cache_page
+from resilient_cache.pages import cache_page, never_cache
 
 TIMEOUT = 60  # seconds
-works = {}  # of the runs that are going on, by their id
+works = {}  # Of the runs that are going on, by their id.
 
 
 def text_of(run):
-    """Return the costly text, built anew. Its first line is a number."""
+    """Return the expensive text, built anew. Its first line is a number."""
     if run not in works:
         raise Http404("There is no such page outside of a run.")
     number, html = works[run].build()
@@ -37,7 +37,7 @@ def text_of(run):
 @require_safe
 @plain_cache_page(TIMEOUT)
 def plain(request, run):
-    """As Django has it: a look, the view, and then the page is stored."""
+    """Django's own: a look, the view, and then the page is stored."""
     return HttpResponse(text_of(run))
 
 
@@ -55,6 +55,7 @@ def site(request, run):
 
 
 @require_safe
+@never_cache  # As a page.
 def fragment(request, run):
     """{% cache %} of resilient_cache, with the same guard."""
     context = {"run": run, "text": lambda: text_of(run)}
@@ -62,7 +63,7 @@ def fragment(request, run):
 
 
 PAGES = {
-    "cache_page": plain,
+    "Django’s cache_page": plain,
     "per view": view,
     "whole site": site,
     "fragment": fragment,
@@ -73,11 +74,15 @@ urls = tuple(
 )
 
 
-def visitors(number):
-    """Return Visitors who share one loaded Django, so that a burst has only pages to wait for."""
+def own_request():
+    """Return a request to this site, at a host that it answers to."""
     host = (settings.ALLOWED_HOSTS or ["localhost"])[0].replace("*", "localhost").lstrip(".")
     secure = settings.SECURE_SSL_REDIRECT
-    request = RequestFactory().get("/", secure=secure, headers={"host": host})
+    return RequestFactory().get("/", secure=secure, headers={"host": host})
+
+
+def visitors(request, number):
+    """Return Visitors that share one loaded Django, so that a burst waits for pages only."""
     found = [Visitor(request) for _ in range(number)]
     handler = found[0].handler
     handler.load_middleware()
@@ -88,9 +93,9 @@ def visitors(number):
 
 def page_bursts(run, number, burst, work):
     """Yield (name, Burst) of each page, cold. `burst` is the function of lab/stampede.py."""
-    cache = lab_cache(run.id)
+    cache, request = lab_cache(run.id), own_request()
     works[run.id] = work
-    current, found = run_cache.set(cache), visitors(number)
+    current, found = run_cache.set(cache), visitors(request, number)
     try:
         for name, page in PAGES.items():
             url = reverse(f"lab:stampede-{page.__name__}", args=[run.id])
@@ -107,8 +112,9 @@ def page_bursts(run, number, burst, work):
         del works[run.id]
         cache.delete_pattern("*")
         for level in ("site", "view"):
-            invalidate_page(level, reverse(f"lab:stampede-{level}", args=[run.id]))
-        delete_fragment(make_template_fragment_key("lab_stampede", [run.id]))
+            url = reverse(f"lab:stampede-{level}", args=[run.id])
+            delete_page(level, request, url, settings.CACHE_MIDDLEWARE_KEY_PREFIX)
+        delete("template_fragments", make_template_fragment_key("lab_stampede", [run.id]))
 
 
 def numbered(answer):

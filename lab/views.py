@@ -1,10 +1,10 @@
 """The list of experiments."""
 
 from django.shortcuts import render
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from lab import urls
+from resilient_cache.pages import never_cache
 
 
 @require_safe

@@ -1,11 +1,11 @@
-"""Visitors who ask for pages in this very process: the whole of Django, without a socket."""
+"""Visitors in this very process: they ask for pages through the whole of Django, no socket."""
 
 from django.test import Client
 
 
 class Visitor(Client):
     """
-    A browser with cookies of its own, at the same host and port as who sent `request`.
+    A browser with cookies of its own, at the host and port that `request` was sent to.
 
     An error is a 500 page for it, as for any other browser.
     """

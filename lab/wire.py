@@ -270,6 +270,7 @@ def as_python(command):
 
 experiment = Experiment(
     slug="wire",
+    post="set-get-del",
     title="Wire: redis-py by hand",
     idea=(
         "Under every level is a short conversation in text. Type a command, and see the bytes that "

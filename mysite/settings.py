@@ -163,7 +163,7 @@ CACHE_MIDDLEWARE_ALIAS = "site"
 CACHE_MIDDLEWARE_SECONDS = 60  # Short: it also bounds what no code invalidates.
 RESILIENT_CACHE = {
     "QUERY": ["page"],  # `?utm_source=...` is no page of its own.
-    "SKIP_PATHS": ["/admin/", "/healthz", "/lab/", "/readyz", "/watch/"],
+    "SKIP_PATHS": ["/admin/", "/healthz", "/readyz", "/watch/"],
     "PORTS": PUBLIC_PORTS or None,
     "MAX_WAITING": 50,  # Half of the threads in gunicorn.conf.py.
 }
