@@ -8,37 +8,21 @@ escapes. Everything that django-redis documents for OPTIONS works here, too.
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-import django_redis.cache
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.exceptions import ImproperlyConfigured
 from django_redis.exceptions import ConnectionInterrupted
 from django_redis.pool import ConnectionFactory
 from redis.connection import Connection, parse_url
-from redis.exceptions import RedisError
 
 from resilient_cache import guard
 from resilient_cache.breaker import Breaker
 from resilient_cache.guard import MISSING
+from resilient_cache.quiet import QuietCache
 
 # Seconds that connecting, or waiting for an answer, may take. A cache that needs longer than
 # the page it saves is no help. redis-py's own default is 5.
 REDIS_TIMEOUT = 0.25
-
-# What django-redis lets through, and what each answers when Redis is down.
-ALSO_QUIET = {
-    "touch": False,
-    "ttl": None,
-    "pttl": None,
-    "persist": False,
-    "expire": False,
-    "pexpire": False,
-    "expire_at": False,
-    "pexpire_at": False,
-    "incr_version": None,
-    "keys": [],
-    "delete_pattern": 0,
-}
 
 
 class PoolFactory(ConnectionFactory):
@@ -67,7 +51,7 @@ DEFAULT_OPTIONS = {
 }
 
 
-class RedisCache(django_redis.cache.RedisCache):
+class RedisCache(QuietCache):
     """
     A cache whose errors never escape and whose get_or_set() builds once.
 
@@ -130,10 +114,9 @@ class RedisCache(django_redis.cache.RedisCache):
     ) -> list[str]:
         """Store a dict of values. Return the keys that were not stored, as Django has it."""
         try:
-            self.client.set_many(data, timeout, version, **kwargs)
+            return self.client.set_many(data, timeout, version, **kwargs)
         except ConnectionInterrupted:
             return list(data)
-        return []
 
     def delete_many(self, keys: Any, version: Any = None, **kwargs: Any) -> int | None:
         """Delete these keys. Return how many there were, or None if Redis did not do it."""
@@ -232,23 +215,6 @@ class RedisCache(django_redis.cache.RedisCache):
             return (yield from guard.turn(self, lambda: str(key), look, look(), version=version))
 
         return steps()
-
-
-def _quiet(name: str, answer: Any) -> Any:
-    method = getattr(django_redis.cache.RedisCache, name)
-
-    def call(self: RedisCache, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(self, *args, **kwargs)
-        except (RedisError, ConnectionInterrupted):
-            return answer
-
-    call.__name__, call.__doc__ = name, method.__doc__
-    return call
-
-
-for _name, _answer in ALSO_QUIET.items():
-    setattr(RedisCache, _name, _quiet(_name, _answer))
 
 
 def database_url(url: str, number: int = 0) -> str:

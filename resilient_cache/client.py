@@ -125,6 +125,27 @@ class Client(DefaultClient):
                 self.delete(key, version=version, client=client)
             return False
 
+    def set_many(
+        self,
+        data: dict[str, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: Any = None,
+        client: Redis | None = None,
+    ) -> list[str]:
+        """Store a dict of values in one round trip. Return the keys of those too large."""
+        client = client or self.get_client(write=True)
+        pipeline = client.pipeline()
+        failed = [
+            key
+            for key, value in data.items()
+            if not self.set(key, value, timeout, version, client=pipeline)
+        ]
+        try:
+            pipeline.execute()
+        except RedisError as error:
+            raise ConnectionInterrupted(connection=client) from error
+        return failed
+
     def incr(
         self,
         key: str,
@@ -152,7 +173,9 @@ class Client(DefaultClient):
                 # It expired between the two round trips. Counted on, it would never expire.
                 client.delete(name)
                 raise ValueError(f"Key {key!r} has no whole number")
-        except ResponseError:
+        except ResponseError as error:
+            if type(number) is not int:
+                raise ConnectionInterrupted(connection=client) from error
             # More than 64 bits: Redis can't count that far, and Python can.
             timeout = None if had == -1 else had / 1000
             total = number + delta

@@ -218,7 +218,7 @@ def turn(
                 waits_until = now + (
                     FIRST_WAIT
                     if (took := seconds or _build_seconds.get(lock.name, 0)) == 0
-                    else took + EXTRA_WAIT
+                    else min(took, LOCK_TIMEOUT) + EXTRA_WAIT
                 )
             holder, pause = lock.holder(), FIRST_PAUSE
             while holder is not None and holder != ABANDONED and now < waits_until:

@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import Client, SimpleTestCase, override_settings
 from django.urls import clear_url_caches, path
 
+from resilient_cache.log import logger
 from resilient_cache.tests import runner
 
 UPDATE = "resilient_cache.pages.UpdateCacheMiddleware"
@@ -93,6 +94,16 @@ def seconds_later(seconds: float) -> Iterator[None]:
     real = time.time
     with mock.patch("time.time", lambda: real() + seconds):
         yield
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Let the package log nothing. It writes a line only now and then, so tests ask for none."""
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
 
 
 class CacheTestCase(SimpleTestCase):
