@@ -32,6 +32,7 @@ from blog.models import Post
 from lab.caches import lab_cache
 from lab.experiment import Experiment, listing_of
 from lab.visitor import Visitor
+from resilient_cache.pages import never_cache
 
 NAMES = ("Alice", "Bob", "anonymous")
 SECONDS = 60
@@ -41,7 +42,6 @@ KEY = re.compile(
     r"(.*\.cache_)(page|header)(\.\.(?:GET\.|HEAD\.)?)([0-9a-f]{32})\.([0-9a-f]{32})?(.*)"
 )
 run_cache = ContextVar("run_cache")
-from resilient_cache.pages import never_cache
 
 
 class LabCacheMiddleware(CacheMiddleware):
@@ -57,7 +57,14 @@ class LabCacheMiddleware(CacheMiddleware):
 
 def cache_page(timeout):
     """Do what Django's cache_page does, which is this one line too."""
-    return decorator_from_middleware_with_args(LabCacheMiddleware)(page_timeout=timeout)
+    decorator = decorator_from_middleware_with_args(LabCacheMiddleware)(page_timeout=timeout)
+
+    def decorate(view):
+        cached = decorator(view)
+        cached.caches_its_page = True  # The blog's whole-site level leaves it alone.
+        return cached
+
+    return decorate
 
 
 def name_of(request):

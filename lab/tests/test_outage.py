@@ -56,7 +56,7 @@ class OutageTests(LabTestCase):
         super().setUpClass()
         cls.enterClassContext(mock.patch.object(outage, "PHASES", PHASES))
         case = cls()
-        with case.assertLogs("mysite.caches", "WARNING") as logs:
+        with case.assertLogs("resilient_cache", "WARNING") as logs:
             cls.lines = lines_of(start())
         cls.logs = logs.output
 
@@ -159,7 +159,7 @@ class RunTests(LabTestCase):
         super().setUp()
         phases = ((None, 0.5), (hangs, 20), (None, 0.5))
         self.enterContext(mock.patch.object(outage, "PHASES", phases))
-        self.logs = self.enterContext(self.assertLogs("mysite.caches", "WARNING"))
+        self.logs = self.enterContext(self.assertLogs("resilient_cache", "WARNING"))
 
     def sockets(self):
         return {Path(re.search(r"Redis at (\S+)", line)[1]) for line in self.logs.output}
@@ -170,17 +170,6 @@ class RunTests(LabTestCase):
             if b'"open": true' in line:
                 return
         self.fail("The breaker never opened.")
-
-    def test_a_closed_tab_ends_it_and_its_redis(self):
-        response = start()
-        self.until_open(response)
-
-        response.close()
-
-        (socket,) = self.sockets()
-        self.assertTrue(wait_until(lambda: not socket.parent.exists(), 5))
-        self.assertTrue(wait_until(lambda: run_module.places._value == RUNS, 5))
-        self.assertTrue(wait_until(lambda: not is_probed(socket), 5))
 
     def test_two_at_once_have_a_redis_each(self):
         first, second = start(), start()
@@ -224,7 +213,7 @@ class OutageInTheBrowserTests(BrowserTestCase, LabTestCase):
     def test_it_is_plotted_while_it_goes_on(self):
         phases = ((None, 0.5), (hangs, 1), (None, 1.5))
         self.enterContext(mock.patch.object(outage, "PHASES", phases))
-        self.enterContext(self.assertLogs("mysite.caches", "WARNING"))
+        self.enterContext(self.assertLogs("resilient_cache", "WARNING"))
         self.page.goto("/lab/outage/")
 
         self.page.locator("[data-start]").click()
