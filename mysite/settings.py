@@ -12,6 +12,7 @@ from pathlib import Path
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.log import CallbackFilter
 
+from mysite.running import running_url
 from resilient_cache.backend import database_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -123,7 +124,10 @@ TEMPLATES = [
 
 # Cache
 # https://docs.djangoproject.com/en/5.2/topics/cache/
-REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379")
+# Without the variable it is the Redis of a running `manage.py up`, so that a command in another
+# terminal invalidates the right cache.
+DATABASE_PATH = Path(env("DATABASE_PATH", str(BASE_DIR / "db.sqlite3")))
+REDIS_URL = env("REDIS_URL") or running_url(DATABASE_PATH) or "redis://127.0.0.1:6379"
 database_url(REDIS_URL)  # Raises ImproperlyConfigured for a URL that can't work.
 # Begins every key. Two sites that share a Redis each need one of their own.
 CACHE_PREFIX = env("CACHE_PREFIX")
@@ -170,7 +174,6 @@ RESILIENT_CACHE = {
 
 # Database
 # https://docs.djangoproject.com/en/5.2/ref/databases/#sqlite-notes
-DATABASE_PATH = Path(env("DATABASE_PATH", str(BASE_DIR / "db.sqlite3")))
 # SQLite makes files beside the database, so the folder has to be writable too.
 if (
     DATABASE_PATH.is_dir()
