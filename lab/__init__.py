@@ -1,5 +1,5 @@
 """
-The experiments under /lab/: one a module, each a page with a button and a live result.
+The experiments under /lab/: one per module, each a page with a button and a live result.
 
 Not part of the blog. They make the cache go wrong on purpose, so copy from blog/ and
 resilient_cache/ instead. There while LAB=1; mysite/settings.py and mysite/urls.py name this

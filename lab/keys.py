@@ -70,6 +70,8 @@ def owner(request):
         match = resolve(request.path_info)
     except Resolver404:
         return None, "No page is at this path, and a 404 is not cached."
+    if any(map(request.path_info.startswith, settings.RESILIENT_CACHE["SKIP_PATHS"])):
+        return None, "The settings leave this path alone: SKIP_PATHS in RESILIENT_CACHE."
     if match.url_name == "post":
         return ("view", f"post:{match.kwargs['slug']}"), ""
     if getattr(match.func, "caches_its_page", False):

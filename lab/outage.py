@@ -37,7 +37,7 @@ TEXT = "```python\n" + "".join(Path(__file__).read_text().splitlines(keepends=Tr
 
 
 class OwnPools(PoolFactory):
-    """OPTIONS["CONNECTION_FACTORY"]: django-redis would keep the pools of each run for ever."""
+    """OPTIONS["CONNECTION_FACTORY"]: django-redis never closes the pools of a run."""
 
     def get_or_create_connection_pool(self, params):
         return self.get_connection_pool(params)
@@ -73,7 +73,7 @@ def plain_settings(url):
 
 
 def ask_for_page(caches, build):
-    """Do what a page over four levels does: eight lookups. What is missing is built and kept."""
+    """Do what a page over four levels does: eight lookups. What is missing is built and cached."""
     for cache in caches:
         for part in PARTS:
             cache.get_or_set(part, build, TIMEOUT)
@@ -133,7 +133,7 @@ class Server:
     def __enter__(self):
         self.private.start()
         self.redis = Redis(unix_socket_path=str(self.private.socket), decode_responses=True)
-        self.redis.ping()  # Connected before the first fault, and kept.
+        self.redis.ping()  # Connected before the first fault.
         return self
 
     def __exit__(self, *error):

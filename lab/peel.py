@@ -151,8 +151,8 @@ experiment = Experiment(
         "nothing that a reader sees.",
         "No server can delete your browser’s copy. Until its `max-age` is over, only a reload "
         "goes past it. That is why the blog’s own pages say `no-cache`.",
-        "A hit at the view level fills the site level again, with a page that may be as old as "
-        "the view’s timeout. The timeouts of both levels add up.",
+        "A hit at the view level does not fill the site level again. If it did, the timeouts of "
+        "both levels would add up.",
         "This page is cached five times to show it. In the blog each page has one owner: the "
         "middleware leaves a view with `cache_page` alone.",
     ),

@@ -31,14 +31,14 @@ class Busy(Exception):
 
 
 class Stopped(Exception):
-    """Nobody waits for the result any more, or it took too long."""
+    """The tab is closed, Stop was pressed, or it took too long."""
 
 
 class Run:
     """
     One run. The experiment's function gets it as its first argument.
 
-    `id` is nobody else's: what a run keeps in Redis has it in its key, so that two people who
+    `id` belongs to this run: what it stores in Redis has it in its key, so that two people who
     run the same experiment don't disturb each other's counts.
     """
 
@@ -105,7 +105,7 @@ class Run:
     def close(self):
         """End the run. Django calls it when the response is over, whatever the reason."""
         self._stopped.set()
-        if self._thread.ident is None:  # Nobody ever read the stream.
+        if self._thread.ident is None:  # The stream was never read.
             places.release()
 
     def _work(self):

@@ -68,7 +68,7 @@ class WireForm(forms.Form):
         ),
         help_text="SET, GET, DEL, TTL, PTTL, EXPIRE, INCR, MGET and some more, as in redis-cli.",
     )
-    # Names this tab's keys, so that nobody else's are in the way.
+    # Begins this tab's keys, so that those of others are not in the way.
     scratch = forms.RegexField(
         r"^[0-9a-f]{12}\Z", widget=forms.HiddenInput, initial=lambda: secrets.token_hex(6)
     )

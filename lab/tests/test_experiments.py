@@ -1,11 +1,14 @@
 """Each experiment as somebody uses it: its page, and its button."""
 
-import json
+import re
 
-from django.test import override_settings
+from django.test import override_settings, tag
 
 from blog.tests import CacheTestCase
+from blog.tests.test_browser import BrowserTestCase
+from lab.tests import LabTestCase
 from lab.urls import EXPERIMENTS
+from resilient_cache.groups import invalidate
 
 
 @override_settings(ROOT_URLCONF="lab.tests.urls")
@@ -45,9 +48,23 @@ class ExperimentTests(CacheTestCase):
         self.assertContains(response, "differs in: Scheme.")
 
     def test_keys_says_why_a_page_is_not_cached(self):
-        response = self.client.post("/lab/keys/", {"url": "http://testserver/archive/"})
+        for path, why in (
+            ("/archive/", "The view says that its page is not cached"),
+            ("/admin/", "SKIP_PATHS"),
+            ("/nonsense/", "a 404 is not cached"),
+        ):
+            with self.subTest(path):
+                response = self.client.post("/lab/keys/", {"url": f"http://testserver{path}"})
 
-        self.assertContains(response, "The view says that its page is not cached")
+                self.assertContains(response, why)
+
+    def test_keys_says_that_a_group_was_invalidated(self):
+        self.client.get("/about/")
+        invalidate("site")
+
+        response = self.client.post("/lab/keys/", {"url": "http://testserver/about/"})
+
+        self.assertContains(response, "one of its groups has been invalidated")
 
     def test_a_level_of_the_peel_page_answers_and_is_dropped(self):
         url = "/lab/peel/page/0123456789ab/"
@@ -68,10 +85,88 @@ class ExperimentTests(CacheTestCase):
 
                 self.assertEqual(response.has_header("Age"), level in ("view", "site"))
 
-    def test_stampede_ends_without_an_error(self):
-        lines = self.client.post("/lab/stampede/", {"requests": 3, "part": "bursts"})
+    def test_leak_shows_the_leak_and_that_each_fix_has_none(self):
+        response = self.client.post("/lab/leak/", {"page": "greeting"})
 
-        kinds = [json.loads(line)["kind"] for line in lines.streaming_content if line.strip()]
+        self.assertContains(response, "Leak: this is Alice’s")
+        self.assertContains(response, "<td>miss, stored</td>")
+        self.assertContains(response, "✓ No leak.", 3)
 
-        self.assertEqual(kinds[-1], "end")
-        self.assertIn("row", kinds)
+    def test_leak_says_whose_form_is_refused(self):
+        with self.assertLogs("django.security.csrf"):
+            response = self.client.post("/lab/leak/", {"page": "form"})
+
+        self.assertContains(response, "Refused: Alice’s token, Bob’s cookie.")
+
+
+class StampedeTests(LabTestCase):
+    """How many of those who come at once compute."""
+
+    make_post = CacheTestCase.make_post
+
+    def computed(self, part, column, requests=10):
+        """Run a part. Return {key of a row: the number in this column of the page's table}."""
+        lines = self.run_experiment("stampede", requests=requests, part=part)
+        self.assertEqual(lines[-1]["kind"], "end", lines[-1])
+        heads = self.heads(part)
+        found = self.rows(lines, part)
+        for cells in found.values():
+            self.assertEqual(len(cells), len(heads), "a cell for each head of the table")
+        return {key: cells[heads.index(column)] for key, cells in found.items()}
+
+    def heads(self, part):
+        page = self.client.get("/lab/stampede/").text
+        table = page.partition(f'<table data-table="{part}"')[2].partition("</thead>")[0]
+        return re.findall(r'<th scope="col"[^>]*>([^<]+)</th>', table)
+
+    @tag("slow")
+    def test_with_a_lock_one_request_computes_and_without_one_several_do(self):
+        computed = self.computed("bursts", "Computed")
+
+        self.assertGreater(computed["get_or_set cold"], 1)
+        self.assertGreater(computed["HerdClient cold"], 1)
+        self.assertEqual(computed["a lock cold"], 1)
+        self.assertEqual(computed["resilient_cache cold"], 1)
+        self.assertEqual(computed["resilient_cache in the last second"], 1)
+
+    @tag("slow")
+    def test_all_have_an_answer_when_the_holder_of_the_lock_dies(self):
+        computed = self.computed("dead", "Computed")
+
+        self.assertEqual(list(computed), ["a lock", "resilient_cache"])
+        self.assertGreaterEqual(min(computed.values()), 1)
+
+    def test_one_request_builds_a_page_of_each_level(self):
+        computed = self.computed("pages", "Computed")
+
+        self.assertGreater(computed.pop("Django’s cache_page"), 1)
+        self.assertEqual(computed, {"per view": 1, "whole site": 1, "fragment": 1})
+
+
+@tag("browser")
+class PeelInTheBrowserTests(BrowserTestCase, LabTestCase):
+    """The buttons of Peel."""
+
+    def press(self, name, says):
+        self.page.get_by_role("button", name=name, exact=True).click()
+        self.page.locator(".lab-said", has_text=says).wait_for()
+
+    def test_each_ring_answers_when_the_outer_ones_are_deleted(self):
+        self.page.goto("/lab/peel/")
+
+        self.press("Ask Django", "The database answered")
+        self.press("Ask", "Your browser answered")
+        self.press("Ask Django", "The whole site answered")
+        self.press("Delete the outermost entry", "the whole site")
+        self.press("Ask Django", "The view level answered")
+        self.press("Delete the outermost entry", "the view level")
+        self.press("Ask Django", "The fragment answered")
+
+    def test_the_pressed_button_has_the_focus_afterwards(self):
+        self.page.goto("/lab/peel/")
+
+        button = self.page.get_by_role("button", name="Ask Django", exact=True)
+        button.press("Enter")
+        self.page.locator(".lab-said", has_text="answered").wait_for()
+
+        self.assertTrue(button.evaluate("(button) => button === document.activeElement"))

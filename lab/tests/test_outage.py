@@ -2,20 +2,15 @@
 
 import json
 import re
-import threading
 from pathlib import Path
 from unittest import mock
 
-from django.test import Client, SimpleTestCase
-from django_redis.pool import ConnectionFactory
+from django.test import Client, tag
 
 from blog.tests.test_browser import BrowserTestCase
 from lab import outage
-from lab import run as run_module
-from lab.outage import Page, Phase, hangs, is_full, refuses
-from lab.run import RUNS
+from lab.outage import hangs, is_full, refuses
 from lab.tests import LabTestCase
-from mysite.tests.processes import wait_until
 
 # Shorter than on the page. Expiry and the breaker's probe take a second each.
 PHASES = (
@@ -42,12 +37,7 @@ def lines_of(response):
     return lines
 
 
-def is_probed(socket):
-    """Return whether a thread still asks for this Redis."""
-    names = [thread.name for thread in threading.enumerate()]
-    return f"redis-probe-{socket}" in names
-
-
+@tag("outage")
 class OutageTests(LabTestCase):
     """One run of all faults, and what it showed."""
 
@@ -80,9 +70,6 @@ class OutageTests(LabTestCase):
         index = (OURS, PLAIN).index(crowd)
         return sum(tick["crowds"][index]["pages"] for tick in self.ticks(phase))
 
-    def milliseconds(self, phase, crowd, column):
-        return float(self.row(phase, crowd)[column].replace(",", ""))
-
     def test_it_ends_and_all_phases_were_told(self):
         names = [line["name"] for line in self.lines if line["kind"] == "phase"]
 
@@ -95,10 +82,8 @@ class OutageTests(LabTestCase):
             with self.subTest(key):
                 self.assertEqual(cells[-1], "0")
 
-    def test_hung_it_costs_this_blog_one_timeout_and_plain_settings_the_whole_time(self):
+    def test_while_it_hangs_this_blog_answers_and_plain_settings_wait(self):
         self.assertGreater(self.arrived(1, OURS), self.arrived(1, PLAIN))
-        self.assertLess(self.milliseconds(1, OURS, "median"), 700)
-        self.assertGreater(self.milliseconds(1, PLAIN, "worst"), 1200)
 
     def test_hung_or_refusing_it_opens_the_breaker_until_it_is_back(self):
         for phase in (1, 3):
@@ -135,25 +120,14 @@ class OutageTests(LabTestCase):
             with self.subTest(crowd):
                 self.assertGreater(self.arrived(5, crowd), 0)
 
-    def test_afterwards_pages_come_from_the_cache_again(self):
-        for crowd in (OURS, PLAIN):
-            with self.subTest(crowd):
-                working = [self.milliseconds(phase, crowd, "median") for phase in (4, 6)]
-                self.assertLess(min(working), self.milliseconds(3, crowd, "median"))
-
     def test_its_redis_is_gone_with_it(self):
         socket = Path(re.search(r"Redis at (\S+)", self.logs[0])[1])
 
         self.assertNotEqual(socket.parent, Path(socket.anchor))
         self.assertFalse(socket.parent.exists())
 
-    def test_it_leaves_no_pool_and_no_probe(self):
-        socket = re.search(r"Redis at (\S+)", self.logs[0])[1]
 
-        self.assertEqual([url for url in ConnectionFactory._pools if socket in url], [])
-        self.assertTrue(wait_until(lambda: not is_probed(socket), 5))
-
-
+@tag("outage")
 class RunTests(LabTestCase):
     def setUp(self):
         super().setUp()
@@ -179,22 +153,6 @@ class RunTests(LabTestCase):
             response.close()
 
         self.assertEqual(len(self.sockets()), 2)
-        self.assertTrue(wait_until(lambda: run_module.places._value == RUNS, 5))
-
-
-class PageTests(SimpleTestCase):
-    def test_a_page_belongs_to_the_phase_in_which_most_of_its_time_lay(self):
-        first, second, third = Phase("a", 10, 2), Phase("b", 12, 5), Phase("c", 17, 2)
-
-        for began, ended, phase in (
-            (9.9, 9.95, first),  # The visitors are there a moment before the first phase.
-            (10, 11, first),
-            (11.9, 17.1, second),
-            (18, 19.5, third),
-        ):
-            with self.subTest(began=began, ended=ended):
-                page = Page(began, ended)
-                self.assertIs(max((first, second, third), key=page.time_in), phase)
 
 
 class OptionTests(LabTestCase):
@@ -209,6 +167,7 @@ class OptionTests(LabTestCase):
         self.assertLess(sum(seconds for _, seconds in outage.PHASES), 28)
 
 
+@tag("browser", "outage")
 class OutageInTheBrowserTests(BrowserTestCase, LabTestCase):
     def test_it_is_plotted_while_it_goes_on(self):
         phases = ((None, 0.5), (hangs, 1), (None, 1.5))

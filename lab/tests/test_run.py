@@ -65,6 +65,7 @@ urlpatterns = [
 class RunTests(SimpleTestCase):
     def setUp(self):
         self.addCleanup(self.all_places_are_free)  # The last cleanup to run.
+        self.enterContext(mock.patch.object(run_module, "HEARTBEAT", 0.01))
 
     def all_places_are_free(self):
         places = run_module.places

@@ -1,8 +1,10 @@
 """redis-py by hand: what is typed, what goes over the wire, and what Redis holds then."""
 
+import re
 from unittest import mock
 
 from django.conf import settings
+from django.test import tag
 from redis import Redis
 
 from blog.tests.test_browser import BrowserTestCase
@@ -127,6 +129,11 @@ class WireTests(LabTestCase):
         self.assertEqual(response.context["kept"][0]["pttl"], -1)
         self.assertIn(self.redis().ttl(f"lab:{MINE}:greeting"), (599, 600))
 
+    def test_no_id_is_there_twice(self):
+        ids = re.findall(r'\bid="([^"]+)"', self.client.get("/lab/wire/").text)
+
+        self.assertEqual(len(ids), len(set(ids)))
+
     def test_two_people_have_keys_of_their_own(self):
         self.send("SET greeting hello EX 60", MINE)
 
@@ -176,16 +183,20 @@ class WireTests(LabTestCase):
         reads = [read for read, *_ in response.context["parsers"]]
         self.assertEqual(reads[-1], "MGET of 1,000 short values")
 
-    def test_hiredis_reads_many_values_faster(self):
-        response = self.client.post("/lab/wire/", {"measure": "on", "scratch": MINE})
 
-        # CPU time: how busy the machine is makes no difference.
-        *_, (_, hiredis, python, ratio) = response.context["parsers"]
-        self.assertGreater(python, 1.5 * hiredis)
-        self.assertAlmostEqual(ratio, python / hiredis)
-
-
+@tag("browser")
 class WireInTheBrowserTests(BrowserTestCase, LabTestCase):
+    def test_an_error_is_in_sight(self):
+        page = self.visitor(viewport={"width": 1280, "height": 400})
+        page.goto("/lab/wire/")
+        page.locator('[name="command"]').first.fill("FLUSHALL")
+        page.locator("[data-start]").click()
+
+        page.wait_for_url("**/#result")
+        box = page.locator(".errorlist").first.bounding_box()
+        self.assertGreaterEqual(box["y"], 0)
+        self.assertLess(box["y"], 400)
+
     def test_a_command_of_ones_own_and_then_those_to_try(self):
         self.page.goto("/lab/wire/")
         self.page.locator('[name="command"]').first.fill("SET greeting hi EX 60")

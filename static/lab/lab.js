@@ -82,13 +82,15 @@
       }
       field ? field.closest(".lab-field").append(list) : form.append(list);
     }
+    const first = Object.keys(errors).find((name) => name && form.elements[name]);
+    if (first) form.elements[first].focus(); // Scrolls to it, too.
     said.textContent = "Nothing was run: see the form.";
   }
 
   async function run() {
     clear();
     running = new AbortController();
-    start.disabled = true;
+    start.ariaDisabled = "true"; // Not `disabled`, which would take the focus away.
     stop.hidden = false;
     article.dataset.state = "running";
     take({ kind: "start" });
@@ -106,7 +108,8 @@
       said.textContent = error.name === "AbortError" ? "Stopped." : "The connection was lost.";
     } finally {
       running = null;
-      start.disabled = false;
+      start.ariaDisabled = null;
+      if (document.activeElement === stop) start.focus();
       stop.hidden = true;
       progress.hidden = true;
       article.dataset.state = "done";

@@ -25,14 +25,14 @@
     "low-level": "The low-level cache",
     database: "The database",
   };
-  const PAUSE = 1200; // milliseconds between two steps that nobody pressed a button for
-  // Each drop takes the outermost entry: to see an inner ring, the outer ones have to go first.
+  const PAUSE = 1200; // milliseconds between two steps of the tour
+  // Each deletion takes the outermost entry: to see an inner ring, the outer ones go first.
   const TOUR = [
     ...["all", "no-cache", "default", "no-cache"], // database, browser, site
     ...["drop", "no-cache", "no-cache"], // view, and again: the site is not filled
     ...["drop", "no-cache", "no-cache"], // fragment, then the site
     ...["drop", "drop", "drop", "no-cache"], // low-level
-    ...["drop", "drop", "default"], // the browser hears of nothing
+    ...["drop", "drop", "default"], // the browser is not told
     ...["drop", "drop", "no-cache", "default"], // database, browser
   ];
   const seen = new Set(); // ids of requests that Django answered
@@ -101,10 +101,10 @@
 
   /* What is surprising about an answer. */
   function remark(who, words) {
-    if (who === "browser") return LEVELS.some((level) => !rings[level]) ? "It hears of no drop: nobody was asked." : "Nobody was asked.";
-    if (who === "view" && !rings.site) return "The site level is still empty: a view hit does not fill it.";
+    if (who === "browser") return LEVELS.some((level) => !rings[level]) ? "It was told of no deletion. Django was not asked." : "Django was not asked.";
+    if (who === "view" && !rings.site) return "The site level stays empty: a hit of the view does not fill it.";
     if (words.site === "miss" && rings.site) {
-      return `Each ring outside of it is filled again. The site entry lives ${rings.site.left}\u00a0s, the view’s max-age, not its own ${form.dataset.siteSeconds}\u00a0s.`;
+      return "Each ring outside of it is filled again.";
     }
     return "";
   }
@@ -116,7 +116,7 @@
     take(held);
     show(null);
     const names = dropped.map((level) => NAMES[level].toLowerCase()).join(", of ");
-    const text = dropped.length ? `Dropped the entry of ${names}.` : "There is nothing to drop.";
+    const text = dropped.length ? `Deleted the entry of ${names}.` : "There is nothing to delete.";
     said.textContent = text;
     if (dropped.length || what !== "all") note([text]);
   }
@@ -141,7 +141,7 @@
     log.append(line);
   }
 
-  /* `who` answered and `words` are what each level said; without, nobody was asked. */
+  /* `who` answered and `words` are what each level said; without, no level was asked. */
   function show(who, words) {
     for (const name of RINGS) {
       const ring = article.querySelector(`[data-ring="${name}"]`);
@@ -168,9 +168,19 @@
     }
   }
 
+  /* Not `disabled`, which would take the focus away. */
+  function wait(isWaiting) {
+    buttons.forEach((button) => { button.ariaDisabled = isWaiting ? "true" : null; });
+  }
+
+  /* Do what a button does, unless another step is going on. */
+  function pressed(act) {
+    return (event) => { if (event.currentTarget.ariaDisabled !== "true") act(event); };
+  }
+
   /* One step at a time: the buttons wait for its end. */
   async function step(what) {
-    buttons.forEach((button) => { button.disabled = true; });
+    wait(true);
     article.dataset.state = "running";
     try {
       await (what === "drop" || what === "all" ? drop(what) : ask(what));
@@ -180,7 +190,7 @@
       return false;
     } finally {
       article.dataset.state = touring ? "running" : "done";
-      if (!touring) buttons.forEach((button) => { button.disabled = false; });
+      if (!touring) wait(false);
     }
   }
 
@@ -195,16 +205,17 @@
     }
     if (isWhole) said.textContent = "Peeled: each ring has answered once. The steps below say what each of them showed.";
     touring = false;
+    if (document.activeElement === stop) tour.focus();
     stop.hidden = true;
     article.dataset.state = "done";
-    buttons.forEach((button) => { button.disabled = false; });
+    wait(false);
   }
 
   form.addEventListener("submit", (event) => event.preventDefault());
-  tour.addEventListener("click", walk);
+  tour.addEventListener("click", pressed(walk));
   stop.addEventListener("click", () => { touring = false; });
-  form.querySelectorAll("[data-ask]").forEach((button) => button.addEventListener("click", () => step(button.dataset.ask)));
-  form.querySelector("button[data-drop]").addEventListener("click", () => step("drop"));
+  form.querySelectorAll("[data-ask]").forEach((button) => button.addEventListener("click", pressed(() => step(button.dataset.ask))));
+  form.querySelector("button[data-drop]").addEventListener("click", pressed(() => step("drop")));
   form.querySelector("[data-again]").addEventListener("click", async (event) => {
     event.preventDefault();
     touring = false;

@@ -1,7 +1,7 @@
 /*
   The race: asks for the pages one after another, past the browser's own copy, and measures.
 
-  In each round, POST drops what this race has kept. Then each level is asked twice, cold and
+  In each round, POST deletes what this race has cached. Then each level is asked twice, cold and
   warm, and in each round another level begins, so that none has the best place for long.
 */
 "use strict";
@@ -27,7 +27,7 @@
     );
   }
 
-  /* Drop what this race has kept. Returns the form errors, or null. */
+  /* Delete what this race has cached. Returns the form errors, or null. */
   async function drop(options) {
     const response = await fetch(form.dataset.drop, { method: "POST", body: new FormData(form), ...options });
     if (response.ok) return null;
@@ -56,7 +56,7 @@
       const first = round % levels.length;
       const order = [...levels.slice(first), ...levels.slice(0, first)];
       for (const level of order) await ask(level, "cold", signal);
-      // What nobody keeps is never warm.
+      // What is not cached is never warm.
       for (const level of order) if (level !== "none") await ask(level, "warm", signal);
       progress.querySelector("progress").value = (round + 1) / rounds;
       progress.querySelector("[data-progress]").textContent = `${round + 1} of ${rounds} rounds`;
@@ -119,7 +119,7 @@
     running = new AbortController();
     measured = nothing();
     said.textContent = "";
-    start.disabled = true;
+    start.ariaDisabled = "true"; // Not `disabled`, which would take the focus away.
     stop.hidden = progress.hidden = false;
     article.dataset.state = "running";
     show();
@@ -129,7 +129,8 @@
       said.textContent = error.name === "AbortError" ? "Stopped." : error.message;
     }
     running = null;
-    start.disabled = false;
+    start.ariaDisabled = null;
+    if (document.activeElement === stop) start.focus();
     stop.hidden = progress.hidden = true;
     article.dataset.state = "done";
     await drop({ keepalive: true }).catch(() => {}); // It leaves nothing behind.
