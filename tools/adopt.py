@@ -147,6 +147,7 @@ class Project:
         imports = [line for line in lines if line.startswith(("from ", "import "))]
         for decorator, function in zip(lines, lines[1:], strict=False):
             if decorator.startswith("@"):
+                function = function.removesuffix(" ...")
                 text = text.replace(function, f"{decorator}\n{function}")
         methods = [line for line in lines if line.startswith("    ") and line.strip() != "..."]
         path.write_text("\n".join([*imports, text, *methods, ""]))
