@@ -31,7 +31,10 @@ def check_caches(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             cache = caches[alias]
             if not isinstance(cache, RedisCache):
                 continue
-            kwargs_ = cache.client.get_client(write=True).connection_pool.connection_kwargs
+            pool = cache.client.get_client(write=True).connection_pool
+            kwargs_ = pool.connection_kwargs
+            # This connects to nothing, and complains about unknown options.
+            pool.connection_class(**kwargs_)
         except (ImproperlyConfigured, ImportError, TypeError, ValueError) as error:
             problems.append(
                 Error(

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+from asgiref.sync import SyncToAsync
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.http import HttpRequest
 from redis.connection import AbstractConnection
@@ -23,6 +24,19 @@ def may_update_cache(request: HttpRequest, answer: bool) -> None:
     request is a miss, and the tests of hits fail.
     """
     request._cache_update_cache = answer  # type: ignore[attr-defined]
+
+
+def asgi_request() -> Any:
+    """
+    Return an object that all tasks and threads of one ASGI request share, or None outside of one.
+
+    A handler sends request_finished from another task than the one that ran the view, so what
+    the view has set in its context is not there. `thread_sensitive_context` is undocumented:
+    asgiref finds a request's own thread by it. If it is gone, a lock whose page is never
+    rendered ends by its timeout and not with its request.
+    """
+    context = getattr(SyncToAsync, "thread_sensitive_context", None)
+    return context.get(None) if context else None
 
 
 def waiting_callbacks(using: str | None = None) -> Iterator[Any]:

@@ -22,13 +22,15 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from asgiref.local import Local
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import BaseCache
-from django.core.signals import request_finished, request_started
+from django.core.signals import request_finished
 from django.dispatch import receiver
 
+from resilient_cache.compat import asgi_request
 from resilient_cache.conf import conf
 
 # Seconds. If the process that builds is killed, its lock ends after this time.
@@ -116,20 +118,17 @@ class Lock:
 
 
 _held = Local()
+_held_in: WeakKeyDictionary[Any, list[Lock]] = WeakKeyDictionary()
 
 
 def held_locks() -> list[Lock]:
     """Return the list of the locks that this request has taken."""
+    if scope := asgi_request():
+        return _held_in.setdefault(scope, [])
     if not hasattr(_held, "locks"):
         _held.locks = []
     locks: list[Lock] = _held.locks
     return locks
-
-
-@receiver(request_started)
-def begin_request(**kwargs: Any) -> None:
-    """Begin a list of locks. An ASGI handler runs a request in tasks, which share this list."""
-    _held.locks = []
 
 
 @receiver(request_finished)

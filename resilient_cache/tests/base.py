@@ -115,6 +115,7 @@ class CacheTestCase(SimpleTestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.clients: dict[int, redis.Redis] = {}
         self.urls = ModuleType("urls")
         self.urls.urlpatterns = []
         overridden: dict[str, Any] = {"ROOT_URLCONF": self.urls, "MIDDLEWARE": self.middleware}
@@ -128,7 +129,7 @@ class CacheTestCase(SimpleTestCase):
 
     def empty(self) -> None:
         """Empty every cache."""
-        runner.server.command("FLUSHALL")
+        self.redis("default").flushall()
 
     def route(self, view: Callable[..., Any], route: str | None = None, **kwargs: Any) -> str:
         """Serve `view` at `route`, by default at this test's own path. Return the path."""
@@ -152,11 +153,11 @@ class CacheTestCase(SimpleTestCase):
 
     def redis(self, alias: str) -> redis.Redis:
         """Return a plain client of redis-py for the database of an alias."""
-        client = redis.Redis.from_url(
-            f"{runner.server.url}/{settings.CACHES[alias].get('OPTIONS', {}).get('db', 0)}"
-        )
-        self.addCleanup(client.close)
-        return client
+        number = settings.CACHES[alias].get("OPTIONS", {}).get("db", 0)
+        if number not in self.clients:
+            self.clients[number] = redis.Redis.from_url(f"{runner.server.url}/{number}")
+            self.addCleanup(self.clients[number].close)
+        return self.clients[number]
 
     def page_key(self, alias: str = "site") -> str:
         """Return the one key of a page that the alias has."""
