@@ -60,7 +60,7 @@ def home(request):
     Whole site: the middleware caches this page. There is nothing to do here.
 
     It fits a page that is the same for all visitors and asks for neither session nor user.
-    Try it: curl -sI http://127.0.0.1:8000/ twice, and look for Age.
+    Try it: curl -sD- -o /dev/null http://127.0.0.1:8000/ twice, and look for Age.
     Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#the-per-site-cache
     """
     posts = page_or_404(request, Post.objects.published().for_cards())
@@ -90,10 +90,10 @@ def post(request, slug):
     """
     Per view: one decorator, with this view's own timeout and cache.
 
-    It fits a page that costs more than the others and changes at other times. The whole-site
+    It fits a page with a timeout and a group of its own. The whole-site
     level leaves it alone. The comment form is another page: a form in a cached page
     would give one visitor's CSRF token to all.
-    Try it: redis-cli -n 2 --scan
+    Try it: python manage.py redis -n 2 --scan
     Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#the-per-view-cache
     """
     chosen = get_object_or_404(Post.objects.published().prefetch_related("tags"), slug=slug)

@@ -12,7 +12,7 @@ from unittest import mock
 
 from django.contrib.auth.models import User
 from django.contrib.staticfiles.testing import StaticLiveServerTestCase
-from django.test import Client
+from django.test import Client, tag
 
 from blog.models import Post
 from blog.tests import CacheTestCase
@@ -31,6 +31,7 @@ ARGUMENTS = [
 ]
 
 
+@tag("browser")
 @unittest.skipUnless(sync_playwright, "Playwright is missing: pip install -r requirements-dev.txt")
 @unittest.skipUnless(CHROMIUM, "No Chromium on PATH: apt install chromium, or set CHROMIUM")
 class BrowserTestCase(StaticLiveServerTestCase):

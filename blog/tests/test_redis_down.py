@@ -6,7 +6,7 @@ from unittest import mock
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.cache import cache, caches
-from django.test import SimpleTestCase, override_settings
+from django.test import SimpleTestCase, override_settings, tag
 
 from blog.models import Comment, Post
 from blog.tests import CacheTestCase
@@ -21,6 +21,7 @@ EVERY_PAGE = (
 )
 
 
+@tag("outage")
 class DownTestCase(CacheTestCase):
     def setUp(self):
         super().setUp()

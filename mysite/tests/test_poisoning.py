@@ -4,7 +4,7 @@ import re
 import socket
 from contextlib import closing
 
-from django.test import SimpleTestCase
+from django.test import SimpleTestCase, tag
 from redis import Redis
 
 from mysite.tests.faults import RedisServer
@@ -105,6 +105,7 @@ def fields_of(answer):
     return status, fields, body
 
 
+@tag("slow")
 class PoisoningTestCase(SimpleTestCase):
     environment = {}
 

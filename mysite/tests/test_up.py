@@ -15,7 +15,7 @@ from unittest import mock, skipUnless
 
 from django.conf import settings
 from django.core.management import CommandError, call_command
-from django.test import SimpleTestCase
+from django.test import SimpleTestCase, tag
 from redis import Redis
 
 from mysite.management.commands import up
@@ -89,6 +89,7 @@ class Blog:
         return re.search(r"^Redis +(\S+) \(private\)$", self.text, re.MULTILINE)[1]
 
 
+@tag("slow")
 class UpTests(SimpleTestCase):
     """One command, and the blog is there."""
 
@@ -165,6 +166,7 @@ class UpTests(SimpleTestCase):
             self.assertIn(f"python manage.py redis -n {number} --scan\n", self.blog.text)
 
 
+@tag("slow")
 class EndTests(SimpleTestCase):
     """However it ends, no process and no file of Redis is left."""
 
@@ -199,6 +201,7 @@ class EndTests(SimpleTestCase):
         self.check(lambda process: process.kill())
 
 
+@tag("slow")
 class RedisUrlTests(SimpleTestCase):
     """With REDIS_URL set, that Redis is used and none is started."""
 

@@ -3,7 +3,7 @@
 import socket
 
 from django.conf import settings
-from django.test import SimpleTestCase
+from django.test import SimpleTestCase, tag
 
 from mysite.tests.served import Gunicorn, Home
 
@@ -14,6 +14,7 @@ FORM = (
 )
 
 
+@tag("slow")
 class WorkerTestCase(SimpleTestCase):
     @classmethod
     def setUpClass(cls):
