@@ -7,7 +7,7 @@ from unittest import mock
 
 from django.conf import settings
 from django.core.management import CommandError, call_command
-from django.test import SimpleTestCase
+from django.test import SimpleTestCase, tag
 
 from blog.content import written_posts
 from blog.models import Comment, Post, Tag
@@ -148,9 +148,9 @@ class SeedTests(CacheTestCase):
         for post in Post.objects.all():
             with self.subTest(post.slug):
                 self.assertContains(self.client.get(post.get_absolute_url()), "<h1")
-        for tag in Tag.objects.all():
-            with self.subTest(tag.slug):
-                self.assertEqual(self.client.get(tag.get_absolute_url()).status_code, 200)
+        for each in Tag.objects.all():
+            with self.subTest(each.slug):
+                self.assertEqual(self.client.get(each.get_absolute_url()).status_code, 200)
 
     def test_pages_that_were_cached_before_show_the_new_content(self):
         urls = ("/", "/feed/", "/sitemap.xml", "/archive/", "/search/?q=redis")
@@ -395,6 +395,7 @@ class SeedNumbersTests(CacheTestCase):
         self.assertEqual(Post.objects.count(), 0)
 
 
+@tag("slow")
 class SeedDatabaseTests(SimpleTestCase):
     """A database that can't be used is one line that says what to do."""
 

@@ -37,6 +37,7 @@ def ask(home, **variables):
     return home.run("-c", ASK, REDIS_URL=settings.REDIS_URL, **variables).splitlines()
 
 
+@tag("slow")
 class SwitchTests(SimpleTestCase):
     """LAB=1 and LAB=0."""
 

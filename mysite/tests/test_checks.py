@@ -6,7 +6,7 @@ from unittest import mock
 
 from django.conf import settings
 from django.core import checks
-from django.test import SimpleTestCase, override_settings
+from django.test import SimpleTestCase, override_settings, tag
 from redis import Redis
 
 from mysite.checks import CHECK_TIMEOUT, redis_answers, redis_problem
@@ -80,6 +80,7 @@ class RedisCheckTests(SimpleTestCase):
         self.assertIn("mysite.W001", done.stderr)
 
 
+@tag("slow")
 class SwitchTests(SimpleTestCase):
     """Variables that are 1 or 0."""
 

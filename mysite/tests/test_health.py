@@ -5,7 +5,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.core.cache import cache
-from django.test import SimpleTestCase, TestCase
+from django.test import SimpleTestCase, TestCase, tag
 from redis import Redis
 
 from mysite.testing import TEST_TIMEOUT, use_redis_within
@@ -98,6 +98,7 @@ class AnswerTests(TestCase):
         self.assertEqual(ready, {"status": "ok", "database": "up", "redis": "up"})
 
 
+@tag("slow")
 class DatabaseTests(SimpleTestCase):
     """A blog whose database is gone is alive and not ready."""
 

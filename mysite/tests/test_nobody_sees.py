@@ -4,7 +4,7 @@ import re
 from unittest import skipUnless
 
 from django.contrib.auth.models import User
-from django.test import Client
+from django.test import Client, tag
 
 from blog.models import Comment, Tag
 from blog.tests import CacheTestCase
@@ -145,6 +145,7 @@ class NobodySeesTests(CacheTestCase):
             with self.subTest(person.name):
                 self.assertGreaterEqual(len(person.secrets), 4)
 
+    @tag("slow")
     @skipUnless(hypothesis, "pip install -r requirements-dev.txt")
     def test_any_sequence(self):
         methods = ("get", "get", "get", "head", "options", "post", "comment", "edit")

@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest import TestCase, mock
 
 from django.conf import settings
+from django.test import tag
 from redis import Redis
 
 from mysite import private_redis
@@ -159,6 +160,7 @@ class PrivateRedisTests(TestCase):
             self.assertTrue(wait_until(lambda: not redis.directory.exists()))
 
 
+@tag("slow")
 class FailingServerTests(TestCase):
     """A server that doesn't start."""
 
@@ -204,6 +206,7 @@ print(redis.directory, flush=True)
 """
 
 
+@tag("slow")
 class OwnerTests(TestCase):
     """The Redis of another process, seen from outside while that process ends."""
 

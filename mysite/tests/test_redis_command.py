@@ -9,7 +9,7 @@ from unittest import mock
 from django.conf import settings
 from django.core.cache import caches
 from django.core.management import CommandError, call_command
-from django.test import SimpleTestCase
+from django.test import SimpleTestCase, tag
 from django.utils.safestring import mark_safe
 from redis import Redis
 
@@ -119,6 +119,7 @@ class PromptTests(CacheTestCase):
         self.assertTrue(printed.endswith("\non\n"))
 
 
+@tag("slow")
 class ProcessTests(SimpleTestCase):
     """As it is typed."""
 

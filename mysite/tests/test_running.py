@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import TestCase
 
 from django.conf import settings
+from django.test import tag
 
 from mysite.running import AlreadyRunning, claim, lock_file, running, running_url
 from mysite.tests.processes import environment, wait_until
@@ -25,6 +26,7 @@ os.execlp("cat", "cat")
 """
 
 
+@tag("slow")
 class RunningTests(TestCase):
     def setUp(self):
         folder = self.enterContext(tempfile.TemporaryDirectory())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.core.cache import caches
-from django.test import SimpleTestCase
+from django.test import SimpleTestCase, tag
 from redis import Redis
 
 from mysite.private_redis import PrivateRedis
@@ -47,6 +47,7 @@ class RunnerTests(SimpleTestCase):
             warn("blogging.elsewhere")
 
 
+@tag("slow")
 class RunTests(SimpleTestCase):
     """A whole run, beside another Redis, at REDIS_URL."""
 

@@ -221,6 +221,7 @@ class RedisUrlTests(SimpleTestCase):
             self.assertRegex(blog.text, f"(?m)^Warning: {NOBODY} can't be used")
 
 
+@tag("slow")
 class EnvironmentTests(SimpleTestCase):
     """The variables that `up` sets."""
 
@@ -258,6 +259,7 @@ class EnvironmentTests(SimpleTestCase):
         self.assertEqual(done.stdout.strip(), str(up.BASE_DIR / "db.sqlite3"))
 
 
+@tag("slow")
 class BadInputTests(SimpleTestCase):
     """A wrong variable or option is one line and exit status 1."""
 
