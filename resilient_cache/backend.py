@@ -125,6 +125,25 @@ class RedisCache(QuietCache):
         except ConnectionInterrupted:
             return None
 
+    def incr_version(self, key: str, delta: int = 1, version: Any = None) -> int | None:
+        """
+        Move a value to `version` + delta, with the time it has left. Return its new version.
+
+        Raises ValueError when the key is missing. A cached None is a value, as Django has it.
+        None: Redis is down.
+        """
+        version = self.version if version is None else version
+        try:
+            value, ttl = self.client.get_with_ttl(key, MISSING, version)
+            if value is MISSING:
+                raise ValueError(f"Key {key!r} not found")
+            timeout = None if ttl < 0 else ttl / 1000
+            self.client.set(key, value, timeout, version + delta)
+            self.client.delete(key, version=version)
+        except ConnectionInterrupted:
+            return None
+        return version + delta
+
     def clear(self) -> bool | None:
         """
         Delete every key of this alias's database (FLUSHDB). Return None if Redis did not do it.

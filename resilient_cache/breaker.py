@@ -69,12 +69,20 @@ class BreakerRetry(Retry):
 
     After a timeout it tries nothing again. After a lost connection it tries once more, at
     once: a connection that was idle during a restart of Redis is dead, though Redis is up.
+    Before a new connection is used in place of a lost one, Breaker.reconnect() runs.
     """
 
     def __init__(self, pool: "BreakerPool") -> None:
         super().__init__(NoBackoff(), retries=1)
         self.pool = pool
         self._epoch = pool.breaker.epoch
+        self._is_connected = self._was_lost = False
+        self._closings = 0
+
+    def connected(self) -> None:
+        """Note that the connection is made, in place of a lost one unless it was closed."""
+        self._was_lost |= self._is_connected and self._closings == self.pool.closings
+        self._is_connected, self._closings = True, self.pool.closings
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "BreakerRetry":
         # redis-py copies the object for each connection. The breaker must stay the same.
@@ -96,6 +104,7 @@ class BreakerRetry(Retry):
         """
 
         def close(error: Exception, failures: int) -> None:
+            self._is_connected = False
             if with_failure_count:
                 fail(error, failures)
             else:
@@ -110,6 +119,9 @@ class BreakerRetry(Retry):
             # it without a word, or it may lead to a server that has become a replica.
             self._epoch = epoch
             close(ConnectionError("The connection is older than the last outage"), 1)
+        if self._was_lost:
+            self._was_lost = False
+            epoch = self._epoch = breaker.reconnect(epoch)
         failures = 0
         while True:
             try:
@@ -125,7 +137,10 @@ class BreakerRetry(Retry):
                 failures += 1
                 is_lost = type(error) is ConnectionError  # Not one of its subclasses.
                 if failures == 1 and is_lost and not breaker.is_open:
+                    was_connected = self._is_connected
                     close(error, failures)
+                    if was_connected:
+                        epoch = self._epoch = breaker.reconnect(epoch)
                     continue
                 breaker.fail(error, epoch, self.pool)
                 close(error, failures)
@@ -154,6 +169,7 @@ class BreakerPool(ConnectionPool):
         else:
             address = f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}"
         self.breaker = breaker_at(address)
+        self.closings = 0  # How often disconnect() was called.
         kwargs = connection_options() | {"redis_connect_func": self.shake_hands} | kwargs
         super().__init__(connection_class, **kwargs | {"retry": BreakerRetry(self)})
         self.breaker.pool = self
@@ -165,6 +181,11 @@ class BreakerPool(ConnectionPool):
         A server that refuses HELLO (a proxy, Redis 5) is asked in RESP2 from then on. Raises
         HandshakeRefused if that doesn't help.
         """
+        self._log_in(connection)
+        if isinstance(connection.retry, BreakerRetry):  # Not that of a probe.
+            connection.retry.connected()
+
+    def _log_in(self, connection: Any) -> None:
         connection.handshake_metadata = None  # redis-py sets it to the answer to HELLO.
         try:
             try:
@@ -191,6 +212,11 @@ class BreakerPool(ConnectionPool):
             server_message(error),
             kind=self.breaker.address,
         )
+
+    def disconnect(self, *args: Any, **kwargs: Any) -> None:
+        """Close the connections. Those that take their place are not in place of lost ones."""
+        self.closings += 1
+        super().disconnect(*args, **kwargs)
 
     def make_connection(self) -> Any:
         """Return a new connection. Raises ConnectionError if max_connections are in use."""

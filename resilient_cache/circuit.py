@@ -82,7 +82,7 @@ class Breaker:
         self.period = PERIOD
         self.pool: ConnectionPool | None = None  # The probe connects as this pool does.
         self.is_open = False
-        # How often the breaker has opened. A call or a connection that began in an earlier
+        # Counts outages and lost connections. A call or a connection that began in an earlier
         # epoch proves nothing about the server as it is now.
         self.epoch = 0
         self._error = ""
@@ -97,6 +97,8 @@ class Breaker:
         """Start with new locks and no thread, as a forked child has to."""
         self._lock = threading.Lock()
         self._probe_lock = threading.Lock()
+        self._reconnect_lock = threading.Lock()
+        self._reconnecting: int | None = None  # The thread that runs reconnect().
         self._prober: threading.Thread | None = None
         # The thread that may talk to Redis while the breaker is open: the one that probes.
         # It loses this permission when anything fails meanwhile.
@@ -142,6 +144,31 @@ class Breaker:
             self.is_open = True
         self._log_opening()
         self._start_prober()
+
+    def reconnect(self, epoch: int) -> int:
+        """
+        Call the on_close() callbacks because a connection was lost, and return the new epoch.
+
+        Redis may have restarted with an older copy of its data, or another server may have
+        taken its place. All connections of `epoch` are replaced, so the threads that lost one
+        at the same time call the callbacks once. If a callback fails, the breaker opens.
+        """
+        if self._reconnecting == threading.get_ident():
+            return self.epoch  # A callback has lost its connection. Its call is tried again.
+        with self._reconnect_lock:
+            with self._lock:
+                if self.is_open or epoch != self.epoch:
+                    return self.epoch
+                self.epoch += 1
+            self._reconnecting = threading.get_ident()
+            try:
+                for callback in _callbacks:
+                    callback(self)
+            except Exception as error:
+                self.fail(error)
+            finally:
+                self._reconnecting = None
+            return self.epoch
 
     def refuse(self, error: ResponseError) -> None:
         """Log that Redis refused one command. After OOM, refuses_writes is true for a moment."""
@@ -257,11 +284,12 @@ class Breaker:
 
 def on_close(callback: Callback) -> Callback:
     """
-    Call `callback(breaker)` whenever Redis can be used again, before the breaker closes.
+    Call `callback(breaker)` whenever Redis can be used again.
 
-    It is for what could not reach Redis during the outage. It runs in the thread of the probe,
-    which may use the caches. If it raises, or Redis fails meanwhile, the breaker stays open and
-    the next probe calls it again. Also a decorator. Returns `callback`.
+    After an outage it runs before the breaker closes, in the thread of the probe, which may
+    use the caches. After a lost connection it runs in the thread that lost it. It is for what
+    did not reach Redis, or was lost there. If it raises, or Redis fails meanwhile, the breaker
+    is open and the next probe calls it again. Also a decorator. Returns `callback`.
     """
     _callbacks.append(callback)
     return callback

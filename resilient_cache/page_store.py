@@ -76,6 +76,7 @@ class Page:
         page, self.lock = found
         if page is MISSING:
             return None
+        self.request.__dict__["resilient_cache_open_keys"].discard(self.place)
         if not self.browser:  # Beside a max-age of its own, a browser would count it twice.
             page["Age"] = max(0, int(time.time() - self._entry[1]))
         return page
@@ -233,4 +234,5 @@ class Level:
         if page.place in open_keys or not pending().isdisjoint(page.groups):
             return None
         open_keys.add(page.place)
+        request.__dict__.pop("resilient_cache_hit", None)  # Of a view called before this one.
         return page

@@ -53,6 +53,7 @@ class Soak:
     def __init__(self, stack, seconds, seed):
         self.seconds, self.seed = seconds, seed
         self.recovered = 0.0  # Of time.monotonic(): when the last fault ended.
+        self.fault = "the start"  # The last one, or the one that goes on.
         self.home = stack.enter_context(Home(posts=100, comments=500))
         self.server = RedisServer(*REDIS).start()
         stack.callback(self.server.close)
@@ -93,7 +94,11 @@ class Soak:
 
     def problem(self, text):
         with self.lock:
-            self.problems.append(f"{self.deadline - time.monotonic():.1f} s before the end: {text}")
+            now = time.monotonic()
+            self.problems.append(
+                f"{self.deadline - now:.1f} s before the end, {now - self.recovered:.1f} s after "
+                f"{self.fault}: {text}"
+            )
 
     @property
     def may_be_stale(self):
@@ -136,7 +141,10 @@ class Soak:
             if shown and path in OTHERS:
                 self.count("of them with edited titles in a list", answer)
             if old := outdated.intersection(shown):
-                self.problem(f"{path} shows {len(old)} titles that were edited since")
+                self.problem(
+                    f"{path} shows {len(old)} titles that were edited since "
+                    f"({answer.headers.get('Cache-Status')})"
+                )
             if missing := [text for text in comments if text not in answer.text]:
                 self.problem(f"{path} misses {len(missing)} of {len(comments)} comments")
             # The last title that was accepted before, or a later one.
@@ -189,6 +197,7 @@ class Soak:
             time.sleep(min(choose.uniform(2, 6), max(0, self.deadline - time.monotonic())))
             fault = choose.choice(["hung", "killed", "killed, and back with its data", "blinked"])
             self.broken = True
+            self.fault = fault
             self.faults[fault] += 1
             if fault == "hung":
                 self.server.hang()

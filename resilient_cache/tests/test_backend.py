@@ -181,6 +181,18 @@ class DjangoApiTests(CacheTestCase):
                 self.assertEqual(caches[alias].get("k", version=2), "v")
                 self.assertEqual(caches[alias].decr_version("k", version=2), 1)
 
+    def test_incr_version_moves_a_cached_none_and_keeps_the_timeout(self):
+        cache.set("none", None, 77)
+        cache.set("for ever", 1, None)
+
+        self.assertEqual(cache.incr_version("none"), 2)
+        self.assertEqual(cache.incr_version("for ever", 3), 4)
+
+        self.assertIsNone(cache.get("none", "missing", version=2))
+        self.assertEqual(cache.get("none", "missing"), "missing")
+        self.assertIn(cache.ttl("none", version=2), range(70, 78))
+        self.assertIsNone(cache.ttl("for ever", version=4))
+
     def test_incr_version_of_a_missing_key_is_a_value_error(self):
         with self.assertRaises(ValueError):
             cache.incr_version("missing")
@@ -657,6 +669,7 @@ class EveryMethodTests(CacheTestCase):
                 "in": "k" in cache,
                 "touch": cache.touch("k"),
                 "incr": cache.incr("k"),
+                "incr_version": cache.incr_version("k"),
                 "get_or_set": cache.get_or_set("k", lambda: "built"),
                 "clear": cache.clear(),
                 "ttl": cache.ttl("k"),
@@ -678,6 +691,7 @@ class EveryMethodTests(CacheTestCase):
                 "in": False,
                 "touch": False,
                 "incr": None,
+                "incr_version": None,
                 "get_or_set": "built",
                 "clear": None,
                 "ttl": None,

@@ -931,6 +931,24 @@ class OwnerTests(CacheTestCase):
 
         self.assertEqual([self.body(), self.body()], ["build 1", "build 1"])
 
+    @override_settings(RESILIENT_CACHE={"SKIP_PATHS": ["/"]})
+    def test_a_view_may_call_a_cached_view_twice(self):
+        part = CountingView()
+        cached = cache_page(300, cache="view")(part)
+        self.route(lambda request: HttpResponse(cached(request).text + cached(request).text))
+
+        self.assertEqual([self.body(), self.body()], ["build 1build 1", "build 1build 1"])
+
+    @override_settings(RESILIENT_CACHE={"SKIP_PATHS": ["/"]})
+    def test_a_view_called_after_a_hit_is_cached_too(self):
+        first = cache_page(300, cache="view")(CountingView())
+        second = cache_page(300, cache="view", key_prefix="second")(CountingView())
+        self.route(lambda request: HttpResponse(f"{first(request).text}, {second(request).text}"))
+        self.body()
+        self.redis("view").delete(*self.keys("view", "*:page:second:*"))
+
+        self.assertEqual([self.body(), self.body()], ["build 1, build 2", "build 1, build 2"])
+
 
 class GroupOfAPageTests(CacheTestCase):
     """Pages are invalidated by their path and by their group."""
