@@ -87,9 +87,11 @@ def download(folder):
     subprocess.run(command, check=True)
     (archive,) = Path(folder).glob("*.tar.gz")
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
-    (root,) = Path(folder).glob("*/tests")
-    return root.parent
+        root = tar.next().name.partition("/")[0]
+        folders = tuple(f"{root}/tests/{name}/" for name in ("cache", "template_tests"))
+        members = [member for member in tar if member.name.startswith(folders)]
+        tar.extractall(folder, members, filter="data")
+    return Path(folder, root)
 
 
 def adapters():
