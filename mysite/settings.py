@@ -295,6 +295,8 @@ WATCH = {
         "default": "low-level",
     },
     "SHOW_CODE": DEBUG or LAB,
+    "KEY_ACTIONS": LAB,  # On /watch/: show a key's value, and expire it.
+    "STREAM": f"{CACHE_PREFIX}watch:events",
 }
 if CACHE_WATCH:
     MIDDLEWARE.insert(0, "watch.middleware.WatchMiddleware")  # First: nothing of it is cached.

@@ -29,6 +29,7 @@ names = ["", "peel/", "race/", "stampede/", "leak/", "stale/", "outage/", "keys/
 urls = [f"/lab/{name}" for name in names]
 print([client.get(url).status_code for url in urls], [client.post(url).status_code for url in urls])
 print('href="/lab/"' in client.get("/nonsense/").content.decode())
+print(client.post("/watch/keys/expire", {"key": "nonsense"}).status_code)
 """
 
 
@@ -47,18 +48,20 @@ class SwitchTests(SimpleTestCase):
         cls.home = cls.enterClassContext(Home())
 
     def test_off_nothing_of_it_is_there(self):
-        statuses, is_linked = ask(self.home, LAB="0")
+        statuses, is_linked, expire = ask(self.home, LAB="0")
 
         self.assertEqual(statuses, f"{[404] * 9} {[404] * 9}")
         self.assertEqual(is_linked, "False")
+        self.assertEqual(expire, "404", "keys can be expired by hand")
 
     def test_on_it_is_there_and_linked(self):
-        statuses, is_linked = ask(self.home, LAB="1")
+        statuses, is_linked, expire = ask(self.home, LAB="1")
 
         # A POST without fields is not what the forms want.
         # Peel has no form: its button asks for pages.
         self.assertEqual(statuses, f"{[200] * 9} {[405, 200] + [400] * 7}")
         self.assertEqual(is_linked, "True")
+        self.assertEqual(expire, "403", "this key belongs to no level")
 
     @tag("slow")
     @skipUnless(Path("/proc").is_dir(), "needs Linux's list of processes")
