@@ -134,9 +134,10 @@ def held_locks() -> list[Lock]:
 @receiver(request_finished)
 def release_locks(**kwargs: Any) -> None:
     """Release what a request still holds: its response was never stored, or never rendered."""
-    for lock in held_locks():
-        lock.release(stored=False)
-    held_locks().clear()
+    if locks := held_locks():
+        for lock in locks:
+            lock.release(stored=False)
+        locks.clear()
 
 
 class _Waiting:

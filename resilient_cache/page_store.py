@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.http import HttpRequest, HttpResponse
@@ -54,16 +55,17 @@ class Page:
 
     def find(self) -> HttpResponse | None:
         """Return the page, or None: this request is to build it."""
-        return self._take(guard.run(self._steps()))
+        first = self.look()
+        if first[0] is not MISSING and not first[1]:
+            return self._take((first[0], None))
+        return self._take(guard.run(self._steps(first)))
 
     async def afind(self) -> HttpResponse | None:
         """find(), beside the event loop."""
-        return self._take(await guard.arun(self._steps()))
+        first = await sync_to_async(self.look, thread_sensitive=False)()
+        return self._take(await guard.arun(self._steps(first)))
 
-    def _steps(self) -> guard.Turn:
-        first = self.look()
-        if first[0] is not MISSING and not first[1]:
-            return first[0], None
+    def _steps(self, first: guard.Look) -> guard.Turn:
         if not self.may_store:  # No request can wait for what this one builds.
             return first[0], None
         if self.versions is None:

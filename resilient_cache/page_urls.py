@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.http import HttpRequest, QueryDict
-from django.utils.timezone import get_current_timezone_name
+from django.utils import timezone
 from django.utils.translation import get_language
 
 from resilient_cache.conf import conf
@@ -58,6 +58,6 @@ def page_key(url: str, prefix: str, request: HttpRequest) -> str:
     key = f"{prefix}:{url}" if prefix else url
     if settings.USE_I18N:
         key += f"|{getattr(request, 'LANGUAGE_CODE', None) or get_language()}"
-    if settings.USE_TZ and (zone := get_current_timezone_name()) != settings.TIME_ZONE:
-        key += f"|{zone}"
+    if settings.USE_TZ and timezone.get_current_timezone() is not timezone.get_default_timezone():
+        key += f"|{timezone.get_current_timezone_name()}"
     return f"page:{bounded(key)}"
