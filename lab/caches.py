@@ -34,13 +34,25 @@ def lab_cache(run_id, database=DATABASE, backend=PLAIN, **options):
     return CacheHandler({"lab": alias})["lab"]
 
 
+def keys_of(cache):
+    """Return the keys that Redis has of a run's cache, of every version, by SCAN."""
+    found = cache.client.get_client().scan_iter(f"{cache.key_prefix}:*", count=1000)
+    return sorted(key.decode() for key in found)
+
+
+def empty(cache):
+    """Delete every key of a run's cache. delete_pattern() would leave other versions."""
+    if keys := keys_of(cache):
+        cache.client.get_client().delete(*keys)
+
+
 def redis_url(database=DATABASE):
     """Return the URL of a database of the blog's Redis."""
     return database_url(settings.CACHES["default"]["LOCATION"], database)
 
 
 def unwatched(alias):
-    """Return the cache of an alias without the instrument: what it is asked is not shown."""
+    """Return the cache of an alias without the instrument, so that the x-ray shows no lookup."""
     options = settings.CACHES[alias]["OPTIONS"]
     options = {name: options[name] for name in options if name != "REDIS_CLIENT_CLASS"}
     return CacheHandler({alias: settings.CACHES[alias] | {"OPTIONS": options}})[alias]

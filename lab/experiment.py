@@ -77,9 +77,7 @@ class Experiment:
         @require_http_methods(["GET", "HEAD", "POST"])
         def page(request):
             if request.method != "POST":
-                return self.render(
-                    request, self.form(initial=self.initial(request) | request.GET.dict())
-                )
+                return self.render(request, self.form(initial=self.initial(request)))
             form = self.form(request.POST)
             if not form.is_valid():
                 if self.run:

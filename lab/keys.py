@@ -5,13 +5,13 @@ from urllib.parse import urlsplit
 
 from django import forms
 from django.conf import settings
-from django.core.cache import caches
 from django.core.exceptions import DisallowedHost
 from django.test import RequestFactory
 from django.urls import Resolver404, resolve
 from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError
 
+from lab.caches import unwatched
 from lab.experiment import Experiment
 from resilient_cache.groups import group_key, path_key
 from resilient_cache.page_urls import page_key, page_url
@@ -65,7 +65,7 @@ class KeysForm(forms.Form):
 
 
 def owner(request):
-    """Return (alias, group) of the level that caches the page, or why none does."""
+    """Return ((alias, group), "") of the level that caches the page, or (None, why it is not)."""
     try:
         match = resolve(request.path_info)
     except Resolver404:
@@ -112,7 +112,7 @@ def parts_of(key):
 
 def compare(request, seen, alias, group):
     """Return the rows of the table, and the verdict."""
-    cache = caches[alias]
+    cache = unwatched(alias)  # The x-ray would show a hit of a page that was not asked for.
     key = page_key(seen, settings.CACHE_MIDDLEWARE_KEY_PREFIX, request)
     name = str(cache.make_key(key))
     mine = parts_of(name) or dict.fromkeys(NAMES, "")
@@ -144,9 +144,9 @@ def verdict(cache, request, key, group, rows):
     if entry is None:
         differing = [row["part"] for row in rows if row["differs"]]
         if rows[0]["theirs"] is None:
-            return False, "A miss: this level holds no page at all."
+            return False, "A miss: Redis has no page of this level."
         if not differing:
-            return False, "A miss: what was stored under this key has just expired."
+            return False, "A miss: the entry of this key has just expired."
         return False, f"A miss. From the nearest stored key it differs in: {'; '.join(differing)}."
     groups = [path_key(request.path), group_key(group)]
     versions = cache.get_many(groups)
@@ -194,7 +194,7 @@ experiment = Experiment(
     title="Keys: why did this miss?",
     idea=(
         "A page’s key is made of its URL, of the headers it varies on, and of what your settings "
-        "add. Give a URL, and see the key part by part beside the nearest one that Redis holds."
+        "add. Give a URL, and see the key part by part beside the most similar key in Redis."
     ),
     lesson=(
         "The whole URL is in the key: scheme, host, port, path and query. http and https, "

@@ -8,7 +8,6 @@ both sessions are deleted after the run.
 
 import inspect
 import re
-import secrets
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -29,15 +28,17 @@ from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError
 
 from blog.models import Post
-from lab.caches import lab_cache
+from lab.caches import empty, keys_of, lab_cache
 from lab.experiment import Experiment, listing_of
+from lab.pages import new_run
 from lab.visitor import Visitor
 from resilient_cache.pages import never_cache
 
 NAMES = ("Alice", "Bob", "anonymous")
 SECONDS = 60
 TOKEN = re.compile(r"[A-Za-z0-9]{64}")
-# prefix, what it is, method (of pages alone), md5 of the URL, md5 of what Vary names, time zone
+# prefix, page or header, method (of pages alone), MD5 of the URL, MD5 of the headers that Vary
+# names, time zone
 KEY = re.compile(
     r"(.*\.cache_)(page|header)(\.\.(?:GET\.|HEAD\.)?)([0-9a-f]{32})\.([0-9a-f]{32})?(.*)"
 )
@@ -56,8 +57,9 @@ class LabCacheMiddleware(CacheMiddleware):
 
 
 def cache_page(timeout):
-    """Do what Django's cache_page does, which is this one line too."""
-    decorator = decorator_from_middleware_with_args(LabCacheMiddleware)(page_timeout=timeout)
+    """Django's cache_page, with the middleware above, and no prefix from the settings."""
+    decorate_with = decorator_from_middleware_with_args(LabCacheMiddleware)
+    decorator = decorate_with(page_timeout=timeout, key_prefix="")
 
     def decorate(view):
         cached = decorator(view)
@@ -84,7 +86,7 @@ def greeting(request):
 @cache_page(SECONDS)
 @vary_on_cookie  # Below cache_page: the header has to be there when that one stores the page.
 def greeting_varied(request):
-    """Right: an entry for each cookie. Seldom useful: an entry for each cookie."""
+    """Right, and seldom useful: an entry for each cookie."""
     return HttpResponse(f"Hello, {name_of(request)}.")
 
 
@@ -148,7 +150,7 @@ def save(request):
 
 @cache_page(SECONDS)
 def notes(request):
-    """Wrong: a message is told once, and this page is told often."""
+    """Wrong: a message is for one visitor, and this page is for all."""
     told = " ".join(map(str, messages.get_messages(request)))
     return HttpResponse(f"{told} All notes of today.".strip())
 
@@ -161,9 +163,9 @@ def notes_without(request):
 
 @never_cache
 def notes_saved(request):
-    """A page of the visitor's own has one, and the message waits for it."""
+    """A page of the visitor's own shows the message, which waits in the session."""
     told = " ".join(map(str, messages.get_messages(request)))
-    return HttpResponse(told or "There is nothing to tell you.")
+    return HttpResponse(told or "No messages.")
 
 
 # What is asked ----------------------------------------------------------------------
@@ -239,7 +241,7 @@ class Asked:
     text: str
     cached: str  # what the cache did
     vary: str
-    leaked: str  # whose it was, if somebody else's
+    leaked: str  # the name of the visitor that it was made for, if another one
 
 
 @dataclass
@@ -339,16 +341,10 @@ def url_of(view):
     return reverse(f"lab:leak-{view.__name__}")
 
 
-def keys_of(cache):
-    """Return the keys that Redis has of this cache, by SCAN."""
-    pattern = cache.client.make_pattern("*")
-    return sorted(key.decode() for key in cache.client.get_client().scan_iter(pattern, count=1000))
-
-
 def play(request, variant):
     """Let Alice, Bob and an anonymous visitor ask for one view, and return the Stage."""
-    cache = lab_cache(secrets.token_hex(6))
-    cache.get("")  # Without Redis the run ends here, before Django logs it in each view.
+    cache = lab_cache(new_run())
+    cache.get("")  # If Redis is down the run ends here, and Django logs no error of a view.
     sessions = {name: session_of(name) for name in ("Alice", "Bob")}
     # By default a test client is excused from CSRF checks.
     checked = variant in PAGES["form"]
@@ -363,7 +359,7 @@ def play(request, variant):
         run_cache.reset(current)
         for session in sessions.values():
             session.delete()
-        cache.delete_pattern("*")
+        empty(cache)
     return stage
 
 
@@ -380,7 +376,7 @@ def answer(request, page):
     try:
         return {"stages": [play(request, variant) for variant in PAGES[page]]}
     except (ConnectionInterrupted, RedisError):
-        return {"problem": "Redis does not answer, so there is nothing that could leak."}
+        return {"problem": "Redis does not answer, so no page can be cached."}
 
 
 class LeakForm(forms.Form):

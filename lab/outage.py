@@ -81,7 +81,7 @@ def ask_for_page(caches, build):
 
 @contextmanager
 def hangs(server, seconds):
-    """Redis accepts connections and commands, and answers nothing."""
+    """Redis accepts connections and commands, and does not answer."""
     server.redis.execute_command("CLIENT", "PAUSE", int(seconds * 1000), "ALL")
     yield
 
@@ -101,7 +101,7 @@ def refuses(server, seconds):
 
 @contextmanager
 def is_full(server, seconds):
-    """Redis answers, and refuses whatever would need more memory: noeviction."""
+    """Redis answers, and refuses each command that needs more memory: noeviction."""
     before = server.redis.config_get("maxmemory*")
     server.redis.config_set("maxmemory-policy", "noeviction")
     server.redis.config_set("maxmemory", 1)
@@ -182,14 +182,14 @@ class Crowd:
     def go(self):
         """Close what is open. Only for a crowd whose threads have ended."""
         if self.breaker:
-            self.breaker.forget_threads()  # It would probe a Redis that is gone for ever.
+            self.breaker.forget_threads()  # It would probe a Redis that has ended.
         for cache in self.caches:
             cache.client.get_client().connection_pool.disconnect()
 
 
 @dataclass
 class Page:
-    """A page that somebody asked for. Times are those of time.monotonic()."""
+    """A page that a visitor asked for. Times are those of time.monotonic()."""
 
     began: float
     ended: float = 0
@@ -237,7 +237,7 @@ def outage(run, visitors_each):
     run.tell("say", text="A Redis of this run’s own starts.")
     crowds = []
     try:
-        # They end from right to left: who waits for Redis hears that it is gone, and is done.
+        # They end from right to left: Redis ends first, so no visitor waits for it any more.
         with ThreadPoolExecutor(2 * visitors_each) as threads, Server() as server:
             url = server.private.url
             crowds += [Crowd("this blog’s", settings_of_this_blog(url))]
@@ -305,8 +305,8 @@ def tell_rows(run, crowds, phases):
                 f"{number + 1}. {phase.name}",
                 crowd.name,
                 f"{phase.rate(crowd):.0f}",
-                f"{median(times):,.1f}" if times else "none",
-                f"{max(times):,.0f}" if times else "none",
+                f"{median(times):,.1f}" if times else "–",
+                f"{max(times):,.0f}" if times else "–",
                 str(sum(bool(page.error) for page in pages)),
             ]
             run.tell("row", table="phases", key=f"{number} {crowd.name}", cells=cells)
@@ -327,11 +327,11 @@ experiment = Experiment(
         "this blog and with plain ones. See what each crowd gets, and how it recovers."
     ),
     lesson=(
-        "Ignoring errors is not enough: a Redis that hangs gives no error for five seconds, and "
+        "Ignoring errors is not enough. A Redis that hangs gives no error for five seconds, and "
         "each command waits that long. Set short timeouts.",
-        "Even a short timeout is paid for each command. A circuit breaker lets one call pay, and "
-        "the others build their pages at once.",
-        "Open, it asks by itself twice a second whether Redis is back. No visitor waits for that.",
+        "With a short timeout, each command still waits for it. With a circuit breaker one call "
+        "waits, and the others build their pages at once.",
+        "An open breaker asks twice a second whether Redis is back. No visitor waits for that.",
         "A full Redis is not down: it answers reads and refuses writes. The breaker stays closed, "
         "and each page costs what it costs without a cache, once its entries have expired. "
         "`volatile-lru` makes room instead, so choose that for a cache.",

@@ -1,5 +1,5 @@
 """
-Peel: one page that all four levels and the browser cache. Take one away, and ask the next.
+Peel: one page that all four levels and the browser cache. Delete one entry, and ask the next.
 
 A page of the blog has one owner: cached twice, it has to be invalidated twice. This one is
 cached five times, so that you can watch each of them.
@@ -24,7 +24,7 @@ from lab.experiment import Experiment
 from lab.pages import RUN, asked, delete, delete_page, key_of, new_run
 from resilient_cache.pages import cache_page, never_cache
 
-# Seconds. The inner ones live longer, or there would be nothing behind the outer ones.
+# Seconds. The inner ones live longer, so that they are there when the outer ones have expired.
 BROWSER_TIMEOUT = 30
 SITE_TIMEOUT = 60
 VIEW_TIMEOUT = 2 * 60
@@ -59,7 +59,7 @@ def page(request, run):
     return render(request, "lab/peel_page.html", context)
 
 
-def drop_level(level, request, run):
+def delete_level(level, request, run):
     """Delete this run's entry from one level."""
     if level in ("site", "view"):
         delete_page(level, request, reverse("lab:peel_page", args=[run]), PREFIX)
@@ -117,17 +117,18 @@ def made_at(html):
 
 
 @require_POST
-def drop(request, run):
+def delete_outermost(request, run):
     """Delete the outermost entry of this run, or with `all` every one."""
-    held = [level for level, entry in holds(request, run).items() if entry]
-    # Without an entry too: deleting says whether Redis answers.
-    dropped = held if "all" in request.POST else held[:1]
+    rings = holds(request, run)
+    held = [level for level, entry in rings.items() if entry]
+    # Also without an entry: a deletion tells whether Redis answers.
+    deleted = held if "all" in request.POST else held[:1]
     try:
-        for level in dropped or LEVELS[:1]:
-            drop_level(level, request, run)
+        for level in deleted or LEVELS[:1]:
+            delete_level(level, request, run)
     except ConnectionInterrupted:
         return JsonResponse({"error": "Redis does not answer. Try again."}, status=503)
-    return JsonResponse({"dropped": dropped, "rings": holds(request, run)})
+    return JsonResponse({"deleted": deleted, "rings": rings | dict.fromkeys(deleted)})
 
 
 @never_cache
@@ -147,8 +148,8 @@ experiment = Experiment(
         "database and back up."
     ),
     lesson=(
-        "The outermost copy answers and hides all within. Deleting an inner entry alone changes "
-        "nothing that a reader sees.",
+        "The outermost copy answers and hides all within. Deleting an inner entry alone does "
+        "not change what a reader sees.",
         "No server can delete your browser’s copy. Until its `max-age` is over, only a reload "
         "goes past it. That is why the blog’s own pages say `no-cache`.",
         "A hit at the view level does not fill the site level again. If it did, the timeouts of "
@@ -156,12 +157,12 @@ experiment = Experiment(
         "This page is cached five times to show it. In the blog each page has one owner: the "
         "middleware leaves a view with `cache_page` alone.",
     ),
-    code=(page, count, drop_level),
+    code=(page, count, delete_level),
     answer=lambda request: {},
     context=lambda request: {"run": new_run(), "watched": settings.CACHE_WATCH},
     pages=(
         re_path(f"^page/{RUN}/$", page, name="peel_page"),
-        re_path(f"^drop/{RUN}/$", drop, name="peel_drop"),
+        re_path(f"^delete/{RUN}/$", delete_outermost, name="peel_delete"),
         re_path(f"^rings/{RUN}/$", rings, name="peel_rings"),
     ),
 )

@@ -1,8 +1,8 @@
 """
 Race: one page, built by the same code, cached at each of the four levels and at none.
 
-The browser asks for the pages, one after another, and measures (static/lab/race.js). So a
-race ends with its tab.
+The browser asks for the pages, one after another, and measures (static/lab/race.js). If
+its tab is closed, the race ends.
 """
 
 from django import forms
@@ -45,7 +45,7 @@ def build():
 @require_safe
 @never_cache
 def none(request, run):
-    """Nothing is cached. The template gets the function and calls it."""
+    """No level caches it. The template gets the function and calls it."""
     return render(request, PAGE, {"level": "none", "parts": build})
 
 
@@ -93,7 +93,7 @@ class RaceForm(forms.Form):
 
 
 @require_POST
-def drop(request):
+def make_cold(request):
     """Delete what this run has stored at each level: its next pages are cold."""
     form = RaceForm(request.POST)
     if not form.is_valid():
@@ -106,7 +106,7 @@ def drop(request):
         delete("template_fragments", make_template_fragment_key("lab_race", [run]))
         delete("default", f"lab-race:{run}")
     except ConnectionInterrupted:
-        errors = {"": ["Redis does not answer, so there is nothing to race."]}
+        errors = {"": ["Redis does not answer, so no level can cache the page."]}
         return JsonResponse({"errors": errors}, status=503)
     return HttpResponse(status=204)
 
@@ -122,19 +122,19 @@ experiment = Experiment(
     lesson=(
         "The further out a level is, the less is left to do. At the site level neither the "
         "view nor a template runs, only the middleware.",
-        "Cold, every level costs what no cache costs. A page that is asked for only once gains "
-        "nothing from a cache.",
+        "Cold, every level costs what no cache costs. A cache does not help a page that is asked "
+        "for only once.",
         "With a fragment or a value, the rest of the page is still built each time. In return, "
-        "that rest may be personal.",
-        "Your browser adds the way there and back to each. Once a page takes a millisecond, "
-        "the way is what is left, and only the browser’s own copy saves that.",
+        "the rest may be personal.",
+        "Your browser adds the network to each. When a page takes a millisecond, the network takes "
+        "most of the time. Only the browser’s own copy saves that.",
     ),
     code=(build, *LEVELS.values()),
     form=RaceForm,
     answer=lambda request, **options: {},  # Without JavaScript there is no race.
     context=lambda request: {"levels": LEVELS},
     pages=(
-        path("drop/", drop, name="race_drop"),
+        path("delete/", make_cold, name="race_delete"),
         *(
             re_path(f"^page/{level}/{RUN}/$", page, name=f"race-{level}")
             for level, page in LEVELS.items()

@@ -1,10 +1,10 @@
 """
 A run: an experiment at work, and the stream that tells the browser how it goes.
 
-One JSON object a line (application/x-ndjson). The browser that asked reads them while they
-come (static/lab/lab.js). When its tab is closed, or Stop is pressed, the connection ends; the
-server notices at the second line that it can't deliver, and ends the run. A heartbeat a second
-makes sure that there is one.
+One JSON object per line (application/x-ndjson). The browser reads each line as it comes
+(static/lab/lab.js). When its tab is closed, or Stop is pressed, the connection ends. The server
+notices it at the second line that it can't deliver, and ends the run. A heartbeat per second
+makes sure that such a line comes.
 """
 
 import json
@@ -19,7 +19,7 @@ from django.db import connections
 from django.http import StreamingHttpResponse
 from django_redis.exceptions import ConnectionInterrupted
 
-RUNS = 2  # a process: each holds one of its threads for as long as it goes on
+RUNS = 2  # per process: each holds a thread until it ends
 HEARTBEAT = 1  # seconds between two lines at most
 LIMIT = 120  # seconds after which a run is ended, whatever it does
 logger = logging.getLogger(__name__)
@@ -27,23 +27,23 @@ places = threading.BoundedSemaphore(RUNS)
 
 
 class Busy(Exception):
-    """All places are taken."""
+    """As many runs as allowed are going on."""
 
 
 class Stopped(Exception):
-    """The tab is closed, Stop was pressed, or it took too long."""
+    """The tab was closed, Stop was pressed, or the run took too long."""
 
 
 class Run:
     """
     One run. The experiment's function gets it as its first argument.
 
-    `id` belongs to this run: what it stores in Redis has it in its key, so that two people who
-    run the same experiment don't disturb each other's counts.
+    `id` is part of the keys that this run stores in Redis, so two runs of the same experiment
+    don't disturb each other.
     """
 
     def __init__(self, function, options):
-        """Take a place. Raises Busy when there is none."""
+        """Take one of the RUNS places. Raises Busy when all are taken."""
         if not places.acquire(blocking=False):
             raise Busy("As many experiments are running as this server takes. Try again soon.")
         self.id = secrets.token_hex(6)
@@ -58,7 +58,7 @@ class Run:
 
     def tell(self, kind, **fields):
         """
-        Send one line to the browser. Raises Stopped when there is no point in going on.
+        Send one line to the browser. Raises Stopped when the run is over.
 
         Kinds that lab.js knows: progress (done, of, text), row (table, key, cells),
         value (name, text), say (text). A page's own script may know more.
@@ -76,7 +76,7 @@ class Run:
         return self._stopped.is_set() or time.monotonic() > self._deadline
 
     def wait(self, seconds):
-        """Let `seconds` go by. Raises Stopped as soon as there is no point in waiting."""
+        """Wait for `seconds`. Raises Stopped as soon as the run is over."""
         self._stopped.wait(min(seconds, max(0, self._deadline - time.monotonic())))
         self.check()
 
@@ -122,4 +122,4 @@ class Run:
         finally:
             connections.close_all()
             places.release()
-            self._lines.put(last)  # Whoever reads it may start the next run.
+            self._lines.put(last)  # Last, because its reader may start the next run.

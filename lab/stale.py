@@ -2,7 +2,7 @@
 Stale: when to invalidate a cached value, which copies of it, and what the blog invalidates.
 
 The first two parts use a row and a cache of the run's own. The third asks for pages of the
-blog, invalidates what saving a post would, and asks again. The post isn't changed.
+blog, invalidates what saving a post would invalidate, and asks again. The post isn't changed.
 """
 
 import secrets
@@ -12,8 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from django import forms
-from django.core.cache import cache as low_level
-from django.core.cache import caches
 from django.core.cache.utils import make_template_fragment_key
 from django.db import connections, transaction
 from django.urls import reverse
@@ -22,9 +20,10 @@ from redis.exceptions import RedisError
 
 from blog import caching
 from blog.models import Post, Tag
-from lab.caches import lab_cache
+from lab.caches import empty, lab_cache, unwatched
 from lab.experiment import Experiment, listing_of
 from lab.models import Price
+from lab.pages import new_run
 from lab.visitor import Visitor
 from resilient_cache.groups import version
 
@@ -102,7 +101,7 @@ class Story:
                 self._play(pool)
         finally:
             self.price.delete()
-            cache.delete_pattern("*")
+            empty(cache)
         return self
 
     def _play(self, pool):
@@ -198,7 +197,7 @@ def stacked(cache, *deleted):
     row["price"] = NEW
     for level in deleted:
         cache.delete(level)
-        read_between = page(cache, row)  # There is always a visitor in between.
+        read_between = page(cache, row)  # A visitor always comes in between.
     return {
         "deleted": ", then ".join(deleted),
         "page": page(cache, row),
@@ -216,7 +215,7 @@ def stack():
         try:
             rows.append(stacked(cache, *deleted))
         finally:
-            cache.delete_pattern("*")
+            empty(cache)
     return rows
 
 
@@ -273,7 +272,8 @@ def parts_of_pages():
     newest = Post.objects.published().first().published_at.date()
     in_month = Post.objects.published().in_month(newest.year, newest.month)
     updated = dict(in_month.values_list("pk", "updated_at"))
-    fragments = caches["template_fragments"]
+    # Unwatched, because these lookups are of the experiment and not of a page.
+    fragments, low_level = unwatched("template_fragments"), unwatched("default")
     posts, comments = (version(group, "template_fragments") for group in ("posts", "comments"))
     vary_on = {
         "archive_months": [posts],
@@ -300,7 +300,7 @@ LEVELS = {
 
 
 def own_cache():
-    return lab_cache(secrets.token_hex(6))
+    return lab_cache(new_run())
 
 
 def answer(request, post):
@@ -309,7 +309,7 @@ def answer(request, post):
     try:
         played = [story.play(own_cache()) for story in stories()]
         # One after another: another run would invalidate the same pages meanwhile.
-        with lab_cache("stale").lock("turn", timeout=60):
+        with lab_cache("stale").lock("part-3", timeout=60):
             entries = invalidated_by(saved, Visitor(request))
         return {
             "stories": played,
@@ -318,7 +318,7 @@ def answer(request, post):
             "entries": [(level, LEVELS[level], name, fate) for level, name, fate in entries],
         }
     except (ConnectionInterrupted, RedisError):
-        return {"problem": "Redis does not answer, so there is nothing that could be stale."}
+        return {"problem": "Redis does not answer, so no value can be stale."}
 
 
 def newest_posts():
@@ -334,7 +334,7 @@ experiment = Experiment(
     title="Stale",
     post="invalidation-after-commit",
     idea="A writer changes a row and invalidates what is cached of it, while readers come all the "
-    "time. What they find depends on when it happens, and on which levels have a copy.",
+    "time. What they read depends on when it happens, and on which levels have a copy.",
     lesson=(
         "Before COMMIT all others still read the old row. A value that is deleted then is stored "
         "again from that row, and stays for its whole timeout. Invalidate in "

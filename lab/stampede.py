@@ -1,8 +1,8 @@
 """
-Stampede: many requests at once for a value that is not there. How many compute it?
+Stampede: many requests at once for a value that is not cached. How many compute it?
 
 Each guard is a function that a request would call. It gets two bursts: one on a cold key, one
-about the time when the value expires. Then a request that holds the lock never gives it back.
+about the time when the value expires. In another part, the holder of the lock never releases it.
 The requests are threads of this process. The cache is a Redis that other processes share, too.
 """
 
@@ -21,7 +21,7 @@ from redis.exceptions import LockNotOwnedError
 from blog.content import written_posts
 from blog.rendering import to_html
 from lab import stampede_pages
-from lab.caches import PLAIN, RESILIENT, lab_cache
+from lab.caches import PLAIN, RESILIENT, empty, lab_cache
 from lab.experiment import Experiment
 from lab.run import Stopped
 from resilient_cache import guard as resilient_guard
@@ -48,7 +48,7 @@ def locked(cache, key, build):
     if value is None:
         # The error says at the end that build() took longer than the lock's timeout.
         with suppress(LockNotOwnedError), cache.lock(f"lock:{key}", timeout=LOCK, sleep=0.02):
-            value = cache.get(key)  # Without this look, each of them would build in turn.
+            value = cache.get(key)  # Without this look, each would build, one after another.
             if value is None:
                 value = build()
                 cache.set(key, value, FRESH)
@@ -58,8 +58,8 @@ def locked(cache, key, build):
 def herd(cache, key, build):
     """
     HerdClient stores a value for 60 more seconds (CACHE_HERD_TIMEOUT). In that time it says
-    "missing" to a few by chance, to more of them later. A cold key has no guard at all, and
-    get_or_set() would never replace the old value: it stores only where there is none.
+    "missing" to a few by chance, and to more of them later. A cold key is not guarded. get_or_set()
+    would never replace the old value, because it stores only where the key is missing.
     """
     value = cache.get(key)
     if value is None:
@@ -101,7 +101,7 @@ class Guard:
     second: str  # What the second burst is called.
     backend: str = PLAIN
     options: dict = field(default_factory=dict)
-    has_lock: bool = False  # That a request can take and never give back.
+    has_lock: bool = False  # So its holder can die.
 
     def cache(self, run):
         """Return the cache of a run that this guard works on."""
@@ -157,7 +157,7 @@ def burst(run, number, ask, work, seconds=0):
     """
     Let `number` threads ask at the same moment, `seconds` from now.
 
-    Raises Stopped, or what one of them raised.
+    Raises Stopped, or the first error of a request.
     """
     result, errors, before = Burst(), [], work.done
     opens, gate = time.monotonic() + seconds, threading.Event()
@@ -207,7 +207,7 @@ def two_bursts(run, guard, cache, number):
 
 def holder_dies(run, guard, cache, number):
     """
-    Return (Burst, seconds until a request computed) after a holder that never gives up its lock.
+    Return (Burst, seconds until all had an answer) while the holder of the lock never releases it.
 
     It is a thread that begins to compute and doesn't end while others ask. To Redis that is
     the same as a process that was killed: the lock stays until its timeout.
@@ -226,7 +226,7 @@ def holder_dies(run, guard, cache, number):
     def ask():
         return guard.ask(cache, "value", work.build)
 
-    ask()  # So it is known how long a build takes.
+    ask()  # Now the cache knows how long a build takes.
     cache.delete("value")
     began = time.monotonic()
     holder = threading.Thread(target=hold, daemon=True)
@@ -253,7 +253,7 @@ def bursts(run, requests):
                 done += 1
                 run.tell("progress", done=done, of=of, text=f"{guard.name}: the second burst")
         finally:
-            cache.delete_pattern("*")
+            empty(cache)
     return f"Of {requests} requests for a cold key, so many computed: {', '.join(cold)}."
 
 
@@ -266,7 +266,7 @@ def deaths(run, requests):
         try:
             result, seconds = holder_dies(run, guard, cache, requests)
         finally:
-            cache.delete_pattern("*")
+            empty(cache)
         waits = [f"{wait / 1000:.2f} s" for wait in (median(result.waits), max(result.waits))]
         cells = [guard.name, result.computed, *waits, f"{seconds:.1f} s"]
         run.tell("row", table="dead", key=guard.name, cells=cells)

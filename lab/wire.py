@@ -1,24 +1,22 @@
 """Wire: redis-py by hand, and the bytes that go over the wire both ways."""
 
 import re
-import secrets
 import shlex
 import time
 from functools import partial
 
 from django import forms
-from django.conf import settings
 from redis import ConnectionPool, Redis
-from redis._parsers import _HiredisParser, _RESP2Parser
 from redis.backoff import NoBackoff
 from redis.connection import DefaultParser
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from lab.bench.rounds import in_turns
-from lab.caches import DATABASE, PREFIX
+from lab.caches import DATABASE, PREFIX, redis_url
+from lab.compat import HiredisParser, PythonParser, tapped
 from lab.experiment import Experiment
-from resilient_cache.backend import database_url
+from lab.pages import RUN, new_run
 
 LONGEST = 10 * 60  # Seconds that a key may stay here.
 SHOWN = 2000  # bytes of an answer
@@ -68,10 +66,8 @@ class WireForm(forms.Form):
         ),
         help_text="SET, GET, DEL, TTL, PTTL, EXPIRE, INCR, MGET and some more, as in redis-cli.",
     )
-    # Begins this tab's keys, so that those of others are not in the way.
-    scratch = forms.RegexField(
-        r"^[0-9a-f]{12}\Z", widget=forms.HiddenInput, initial=lambda: secrets.token_hex(6)
-    )
+    # Begins this tab's keys, so that each tab has keys of its own.
+    scratch = forms.RegexField(rf"^{RUN}\Z", widget=forms.HiddenInput, initial=new_run)
 
     def clean_command(self):
         """Return the command's words."""
@@ -112,20 +108,15 @@ class Tap:
 def connect():
     """Return (a client with one connection, its Tap). Raises RedisError."""
     pool = ConnectionPool.from_url(
-        database_url(settings.REDIS_URL, DATABASE),
+        redis_url(DATABASE),
         socket_timeout=1,
         socket_connect_timeout=1,
         retry=Retry(NoBackoff(), 0),
     )
 
-    class Tapped(pool.connection_class):
-        def _connect(self):  # What each kind of connection has to define: TCP, TLS, Unix socket.
-            self.tap = Tap(super()._connect())
-            return self.tap
-
-    pool.connection_class = Tapped
+    pool.connection_class = tapped(pool.connection_class, Tap)
     client = Redis(connection_pool=pool, single_connection_client=True)
-    # HELLO, which has the password in it, has gone over the wire by now. ask() clears it.
+    # The Tap has HELLO by now, which has the password in it. ask() clears it.
     return client, client.connection.tap
 
 
@@ -181,7 +172,7 @@ def type_in(command, scratch):
     client, tap = connect()
     try:
         result = ask(client, tap, *words)
-        kept = [held(client, key) for key in sorted(set(words[keys]))]
+        now = [held(client, key) for key in sorted(set(words[keys]))]
     finally:
         client.close()
         client.connection_pool.disconnect()
@@ -190,12 +181,12 @@ def type_in(command, scratch):
         "python": as_python(command),
         "prefix": prefix,
         "result": result | {"answer": as_text(result["answer"])},
-        "kept": kept,
+        "held": now,
     }
 
 
 def held(client, key):
-    """Return what `key` holds now. A key without an end gets one: this is a scratch database."""
+    """Return what `key` holds now. A key without a timeout gets one: the database is for trying."""
     left = client.pttl(key)
     limited = left == -1 or left > LONGEST * 1000
     if limited:
@@ -205,11 +196,10 @@ def held(client, key):
 
 def measure_parsers(scratch):
     """Return [(what is read, microseconds with hiredis, with the Python parser, ratio)...]."""
-    url = database_url(settings.REDIS_URL, DATABASE)
-    # By name, because redis-py would take hiredis's for both.
-    parsers = {"hiredis": _HiredisParser, "Python": _RESP2Parser}
+    parsers = {"hiredis": HiredisParser, "Python": PythonParser}
     clients = {
-        name: Redis.from_url(url, parser_class=parsers[name], socket_timeout=1) for name in parsers
+        name: Redis.from_url(redis_url(DATABASE), parser_class=parser, socket_timeout=1)
+        for name, parser in parsers.items()
     }
     prefix = f"{PREFIX}:{scratch}:measured"
     reads = {"GET of 100 B": ("GET", f"{prefix}:100")}
@@ -234,7 +224,7 @@ def measure_parsers(scratch):
 
 
 def cpu_microseconds(function):
-    """Return the CPU time that one call takes in this thread. To wait for Redis takes none."""
+    """Return the CPU time that one call takes in this thread. The wait for Redis does not count."""
     calls, start = 0, time.thread_time()
     while not calls or time.thread_time() < start + 0.02:
         function()
@@ -277,13 +267,14 @@ experiment = Experiment(
         "go to Redis, the bytes that come back, and what redis-py makes of them."
     ),
     lesson=(
-        "SET with EX or PX stores the value and its end in one command: there is no moment in "
-        "which the key has no timeout.",
-        "NX stores only where nothing is. That is `cache.add()`, and the heart of a lock.",
-        "TTL is -2 for a key that is not there, and -1 for one that never ends. Keys that never "
-        "end fill Redis.",
-        "redis-py takes hiredis’s parser by itself when it is installed. What it saves grows with "
-        "the number of items in an answer, not with their size.",
+        "SET with EX or PX stores the value and its timeout in one command. At no moment the key "
+        "has no timeout.",
+        "NX stores the value only if the key does not exist. That is `cache.add()`, and the heart "
+        "of a lock.",
+        "TTL is -2 for a key that does not exist, and -1 for a key without a timeout. Keys without "
+        "a timeout fill Redis.",
+        "redis-py uses hiredis’s parser when hiredis is installed. It saves more with more items "
+        "in an answer, not with larger ones.",
     ),
     code=(type_in, ask, Tap, connect, explained, measure_parsers, cpu_microseconds),
     form=WireForm,
@@ -291,6 +282,6 @@ experiment = Experiment(
     context=lambda request: {
         "commands": TO_TRY,
         "parser": DefaultParser.__name__,
-        "is_hiredis": DefaultParser is _HiredisParser,
+        "is_hiredis": DefaultParser is HiredisParser,
     },
 )

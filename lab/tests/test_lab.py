@@ -1,10 +1,9 @@
-"""The lab as a whole: there with LAB=1, gone with LAB=0, and the same for each experiment."""
+"""The lab as a whole: there with LAB=1, 404 with LAB=0, and the same for each experiment."""
 
-import re
 import socket
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from unittest import skipUnless
+from unittest import mock, skipUnless
 from urllib.parse import urlencode
 
 from django.conf import settings
@@ -13,6 +12,7 @@ from django.test import Client, SimpleTestCase, tag
 
 from blog.tests import CacheTestCase
 from blog.tests.test_browser import BrowserTestCase
+from lab import leak, outage, race
 from lab.experiment import with_code
 from lab.tests import LabTestCase
 from lab.urls import EXPERIMENTS
@@ -30,6 +30,7 @@ urls = [f"/lab/{name}" for name in names]
 print([client.get(url).status_code for url in urls], [client.post(url).status_code for url in urls])
 print('href="/lab/"' in client.get("/nonsense/").content.decode())
 print(client.post("/watch/keys/expire", {"key": "nonsense"}).status_code)
+print(client.post("/lab/leak/", {"page": "greeting"}).content.decode().count("<mark>"))
 """
 
 
@@ -48,20 +49,21 @@ class SwitchTests(SimpleTestCase):
         cls.home = cls.enterClassContext(Home())
 
     def test_off_nothing_of_it_is_there(self):
-        statuses, is_linked, expire = ask(self.home, LAB="0")
+        statuses, is_linked, expire, _ = ask(self.home, LAB="0")
 
         self.assertEqual(statuses, f"{[404] * 9} {[404] * 9}")
         self.assertEqual(is_linked, "False")
         self.assertEqual(expire, "404", "keys can be expired by hand")
 
     def test_on_it_is_there_and_linked(self):
-        statuses, is_linked, expire = ask(self.home, LAB="1")
+        statuses, is_linked, expire, marks = ask(self.home, LAB="1")
 
         # A POST without fields is not what the forms want.
         # Peel has no form: its button asks for pages.
         self.assertEqual(statuses, f"{[200] * 9} {[405, 200] + [400] * 7}")
         self.assertEqual(is_linked, "True")
         self.assertEqual(expire, "403", "this key belongs to no level")
+        self.assertEqual(marks, "4", "what differs in the keys of three pages, and the legend")
 
     @tag("slow")
     @skipUnless(Path("/proc").is_dir(), "needs Linux's list of processes")
@@ -124,7 +126,7 @@ class PageTests(LabTestCase):
                 self.assertEqual(page.status_code, 200)
                 self.assertContains(page, "lab/" + experiment.slug.replace("-", "_") + ".py")
 
-    def test_an_experiment_that_is_none_is_404(self):
+    def test_an_unknown_experiment_is_404(self):
         for method in (self.client.get, self.client.post):
             self.assertEqual(method("/lab/nonsense/").status_code, 404)
 
@@ -153,7 +155,7 @@ class PageTests(LabTestCase):
                 self.assertEqual(len(experiment.idea.split(". ")), 2, experiment.idea)
                 self.assertIn(len(experiment.lesson), (2, 3, 4))
 
-    def test_no_page_of_it_is_kept(self):
+    def test_no_page_of_it_is_cached(self):
         for experiment in EXPERIMENTS:
             with self.subTest(experiment.slug):
                 page = self.client.get(f"/lab/{experiment.slug}/")
@@ -162,7 +164,11 @@ class PageTests(LabTestCase):
 
 
 class BlogEntriesTests(LabTestCase):
-    """What the blog keeps is left alone. Stale says what it drops; Outage has its own Redis."""
+    """
+    After each experiment, the blog's levels have the same keys and values as before.
+
+    Stale invalidates groups of the blog, and says so: see test_stale.py.
+    """
 
     RUN = "0123456789ab"
     make_post = CacheTestCase.make_post
@@ -173,22 +179,74 @@ class BlogEntriesTests(LabTestCase):
         for path in ("/", "/about/", "/feed/", "/posts/keys/", "/archive/", "/search/?q=keys"):
             self.client.get(path)
         self.before = self.entries()
+        self.addCleanup(self.check)
 
     def entries(self):
-        """Return {(alias, key): value} of what isn't the lab's."""
-        found = {}
-        for alias in caches:
-            redis = caches[alias].client.get_client()
-            for key in redis.scan_iter(count=1000):
-                if not re.search(b"lab[-_]", key):
-                    found[alias, key] = redis.get(key)
-        return found
+        """Return {(alias, key): value} of all that the four levels have stored."""
+        clients = {alias: caches[alias].client.get_client() for alias in caches}
+        return {
+            (alias, key): redis.get(key)
+            for alias, redis in clients.items()
+            for key in redis.scan_iter(count=1000)
+        }
 
-    def test_a_stampede_leaves_them_too(self):
+    def check(self):
+        after = self.entries()
+        self.assertEqual(after.keys(), self.before.keys())
+        self.assertEqual(after, self.before)
+
+    def test_peel(self):
+        self.client.get(f"/lab/peel/page/{self.RUN}/")
+        self.client.get(f"/lab/peel/rings/{self.RUN}/")
+        deleted = self.client.post(f"/lab/peel/delete/{self.RUN}/", {"all": "1"}).json()["deleted"]
+
+        self.assertEqual(deleted, ["site", "view", "fragment", "low-level"])
+
+    def test_race(self):
+        for level in race.LEVELS:
+            self.client.get(f"/lab/race/page/{level}/{self.RUN}/")
+
+        response = self.client.post("/lab/race/delete/", {"run": self.RUN, "rounds": 1})
+
+        self.assertEqual(response.status_code, 204)
+
+    @tag("slow")
+    def test_stampede(self):
+        for part in ("bursts", "dead"):
+            with self.subTest(part):
+                self.run_experiment("stampede", requests=2, part=part)
+
+    def test_stampede_on_pages(self):
         self.run_experiment("stampede", requests=2, part="pages")
 
-        after = self.entries()
-        self.assertEqual({key: after.get(key) for key in self.before}, self.before)
+    def test_leak(self):
+        for page in leak.PAGES:
+            with self.subTest(page):
+                logs = self.assertLogs("django.security.csrf") if page == "form" else nullcontext()
+                with logs:
+                    response = self.client.post("/lab/leak/", {"page": page})
+                self.assertEqual(response.status_code, 200)
+
+    @tag("outage")
+    def test_outage(self):
+        phases = ((None, 0.5), (outage.hangs, 1), (None, 1.5))
+        with (
+            mock.patch.object(outage, "PHASES", phases),
+            self.assertLogs("resilient_cache", "WARNING"),
+        ):
+            self.run_experiment("outage", visitors_each=1)
+
+    def test_keys(self):
+        for path in ("/about/", "/posts/keys/", "/archive/", "/nonsense/", "/about/?utm_source=x"):
+            with self.subTest(path):
+                response = self.client.post("/lab/keys/", {"url": f"http://testserver{path}"})
+                self.assertEqual(response.status_code, 200)
+
+    def test_wire(self):
+        for data in ({"command": "SET group:site x"}, {"command": "DEL a"}, {"measure": "on"}):
+            with self.subTest(data):
+                response = self.client.post("/lab/wire/", data | {"scratch": self.RUN})
+                self.assertEqual(response.status_code, 200)
 
 
 @tag("browser")

@@ -32,8 +32,8 @@ class RaceTests(LabTestCase):
         self.assertEqual(response.status_code, 200)
         return response
 
-    def drop(self, run=RUN, rounds=20):
-        return self.client.post("/lab/race/drop/", {"run": run, "rounds": rounds})
+    def make_cold(self, run=RUN, rounds=20):
+        return self.client.post("/lab/race/delete/", {"run": run, "rounds": rounds})
 
     def answered(self, level, run=RUN):
         """Return the levels that had what they were asked for."""
@@ -57,41 +57,41 @@ class RaceTests(LabTestCase):
                 warm = self.answered(level)
                 self.assertEqual(set(warm) - {"f", "l"}, {level} - {"none"})
 
-    def test_what_keeps_the_whole_costly_part_asks_no_database(self):
+    def test_what_caches_the_whole_expensive_part_asks_no_database(self):
         for level in ("low-level", "fragment", "view", "site"):
             self.ask(level)
             with self.subTest(level), self.assertNumQueries(0):
                 self.ask(level)
 
     @needs_headers
-    def test_after_a_drop_each_level_is_cold(self):
+    def test_after_a_deletion_each_level_is_cold(self):
         for level in LEVELS:
             self.ask(level)
 
-        self.assertEqual(self.drop().status_code, 204)
+        self.assertEqual(self.make_cold().status_code, 204)
 
         for level in LEVELS:
             with self.subTest(level):
                 self.assertEqual(self.answered(level), [])
 
     @needs_headers
-    def test_a_drop_leaves_other_runs_and_the_blog_alone(self):
+    def test_a_deletion_leaves_other_runs_and_the_blog_alone(self):
         for level in LEVELS:
             self.ask(level, OTHER)
         self.client.get("/about/")
 
-        self.drop(RUN)
+        self.make_cold(RUN)
 
         for level in set(LEVELS) - {"none"}:
             with self.subTest(level):
                 self.assertIn(level, self.answered(level, OTHER))
         self.assertIn("Age", self.client.get("/about/").headers)
 
-    def test_what_a_run_leaves_in_redis_is_gone_in_ten_minutes(self):
+    def test_what_a_run_leaves_in_redis_expires_in_ten_minutes(self):
         for level in LEVELS:
             self.ask(level)
 
-        self.drop()
+        self.make_cold()
 
         for alias in caches:
             cache = caches[alias]
@@ -102,25 +102,25 @@ class RaceTests(LabTestCase):
     def test_rounds_out_of_range_are_400_and_name_the_range(self):
         for rounds, limit in ((0, "greater than or equal to 1"), (51, "less than or equal to 50")):
             with self.subTest(rounds):
-                response = self.drop(rounds=rounds)
+                response = self.make_cold(rounds=rounds)
                 self.assertEqual(response.status_code, 400)
                 self.assertIn(limit, response.json()["errors"]["rounds"][0])
                 page = self.client.post("/lab/race/", {"run": RUN, "rounds": rounds})
                 self.assertContains(page, limit, status_code=400)
 
-    def test_a_run_that_is_none_is_400(self):
+    def test_an_invalid_run_id_is_400(self):
         for run in ("", "x", "../about/"):
             with self.subTest(run):
-                self.assertEqual(self.drop(run=run).status_code, 400)
+                self.assertEqual(self.make_cold(run=run).status_code, 400)
 
-    def test_a_page_of_no_run_is_404(self):
+    def test_a_page_with_an_invalid_run_id_is_404(self):
         self.assertEqual(self.client.get("/lab/race/page/site/all/").status_code, 404)
 
-    def test_a_drop_wants_a_csrf_token_and_a_post(self):
+    def test_a_deletion_needs_a_csrf_token_and_a_post(self):
         client = Client(enforce_csrf_checks=True)
 
-        self.assertEqual(client.post("/lab/race/drop/").status_code, 403)
-        self.assertEqual(client.get("/lab/race/drop/").status_code, 405)
+        self.assertEqual(client.post("/lab/race/delete/").status_code, 403)
+        self.assertEqual(client.get("/lab/race/delete/").status_code, 405)
 
     def test_each_load_has_a_run_of_its_own(self):
         runs = {
@@ -136,7 +136,7 @@ class RaceTests(LabTestCase):
             self.assertLogs("resilient_cache", "WARNING"),
             self.assertLogs("django.request", "ERROR"),
         ):
-            response = self.drop()
+            response = self.make_cold()
 
         self.assertEqual(response.status_code, 503)
         self.assertIn("Redis does not answer", response.json()["errors"][""][0])
@@ -209,7 +209,7 @@ class RaceInTheBrowserTests(BrowserTestCase, LabTestCase):
         self.assertEqual([self.number("server", "site", at) for at in range(5)], [50, 50, 2, 2, 10])
         self.assertIn("10.0 times as fast", self.page.locator(".lab-said").inner_text())
 
-    def test_stop_ends_it_and_keeps_what_was_measured(self):
+    def test_stop_ends_it_and_still_shows_what_was_measured(self):
         self.start(50)
         progress = self.page.locator("[data-progress]")
         self.assertTrue(wait_until(lambda: "of 50" in progress.inner_text()))

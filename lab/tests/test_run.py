@@ -1,4 +1,4 @@
-"""How a run is started, told of and ended, whatever the experiment."""
+"""How a run starts, streams its lines and ends, whatever the experiment."""
 
 import json
 import threading
@@ -35,7 +35,7 @@ def fail(run, number):
     raise ValueError("That went wrong.")
 
 
-def away(run, number):
+def down(run, number):
     raise redis.ConnectionError("Error 111 connecting to 10.0.0.1:6379.")
 
 
@@ -57,7 +57,7 @@ def experiment(function):
 
 urlpatterns = [
     path("", include("mysite.urls")),
-    *(url for function in (count, wait, fail, away) for url in experiment(function).urls),
+    *(url for function in (count, wait, fail, down) for url in experiment(function).urls),
 ]
 
 
@@ -68,8 +68,13 @@ class RunTests(SimpleTestCase):
         self.enterContext(mock.patch.object(run_module, "HEARTBEAT", 0.01))
 
     def all_places_are_free(self):
-        places = run_module.places
-        self.assertTrue(wait_until(lambda: places._value == RUNS), "a place was not given back")
+        def are_free():
+            taken = [run_module.places.acquire(blocking=False) for _ in range(RUNS)]
+            for _ in filter(None, taken):
+                run_module.places.release()
+            return all(taken)
+
+        self.assertTrue(wait_until(are_free), "a place was not given back")
 
     def start(self, name, number=3):
         response = self.client.post(f"/{name}/", {"number": number})
@@ -91,7 +96,7 @@ class RunTests(SimpleTestCase):
         self.assertEqual(response.status_code, 400)
         self.assertIn("less than or equal to 5", response.json()["errors"]["number"][0])
 
-    def test_a_value_that_is_none_is_400(self):
+    def test_a_value_that_is_not_a_number_is_400(self):
         self.assertEqual(self.start("count", number="many").status_code, 400)
 
     def test_without_a_csrf_token_it_is_403(self):
@@ -122,9 +127,9 @@ class RunTests(SimpleTestCase):
 
         self.assertEqual(lines, [{"kind": "error", "text": "ValueError: That went wrong."}])
 
-    def test_a_redis_that_is_away_is_no_failure(self):
+    def test_a_redis_that_is_down_is_not_logged_as_a_failure(self):
         with self.assertNoLogs("lab.run", "ERROR"):
-            (line,) = self.lines(self.start("away"))
+            (line,) = self.lines(self.start("down"))
 
         self.assertEqual(line["kind"], "error")
         self.assertIn("Redis does not answer", line["text"])
@@ -156,7 +161,7 @@ class RunTests(SimpleTestCase):
 
         self.assertTrue(is_free.is_set(), "the end was told before")
 
-    def test_a_response_that_nobody_reads_gives_its_place_back(self):
+    def test_a_response_that_is_not_read_gives_its_place_back(self):
         for _ in range(RUNS + 1):
             response = self.start("count")
             self.assertEqual(response.status_code, 200)

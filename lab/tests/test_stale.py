@@ -5,7 +5,9 @@ from contextlib import closing
 from html import unescape
 
 from django.test import SimpleTestCase, tag
+from redis import Redis
 
+from lab.caches import DATABASE
 from mysite.private_redis import PrivateRedis
 from mysite.tests.served import Gunicorn, Home
 
@@ -25,8 +27,16 @@ class StaleTests(SimpleTestCase):
         cls.home = cls.enterClassContext(Home())
         cls.redis = cls.enterClassContext(PrivateRedis())
         server = cls.enterClassContext(Gunicorn(cls.home, cls.redis.url, LAB="1"))
+        cls.view = cls.enterClassContext(closing(Redis.from_url(cls.redis.url, db=2)))
         with closing(server.browser()) as browser:
+            browser.submit("/lab/stale/", post="stampede")  # Fills what it asks for.
+            cls.before = cls.pages()
             cls.answer = browser.submit("/lab/stale/", post="stampede").text
+
+    @classmethod
+    def pages(cls):
+        """Return {key: value} of the per-view level's pages in Redis."""
+        return {key: cls.view.get(key) for key in cls.view.scan_iter("view:1:page:*")}
 
     def rows(self, html):
         """Return the cells of each row in a piece of HTML, as text."""
@@ -94,3 +104,17 @@ class StaleTests(SimpleTestCase):
         others = {name for (level, name), fate in fates.items() if fate == "● still cached"}
         self.assertTrue(any(name.startswith("/posts/") for name in others), fates)
         self.assertIn("archive_month", others)
+
+    def test_the_page_of_another_post_stays_as_it_was(self):
+        others = {key for key in self.before if b"/posts/stampede/" not in key}
+
+        self.assertEqual(len(others), 1)
+        after = self.pages()
+        self.assertEqual({key: after[key] for key in others}, {k: self.before[k] for k in others})
+
+    def test_its_own_keys_are_deleted(self):
+        with closing(Redis.from_url(self.redis.url, db=DATABASE)) as client:
+            self.assertEqual(client.keys("*"), [])
+
+    def test_its_row_is_deleted(self):
+        self.assertEqual(self.home.query("SELECT count(*) FROM lab_price"), [(0,)])

@@ -29,11 +29,11 @@
   // Each deletion takes the outermost entry: to see an inner ring, the outer ones go first.
   const TOUR = [
     ...["all", "no-cache", "default", "no-cache"], // database, browser, site
-    ...["drop", "no-cache", "no-cache"], // view, and again: the site is not filled
-    ...["drop", "no-cache", "no-cache"], // fragment, then the site
-    ...["drop", "drop", "drop", "no-cache"], // low-level
-    ...["drop", "drop", "default"], // the browser is not told
-    ...["drop", "drop", "no-cache", "default"], // database, browser
+    ...["delete", "no-cache", "no-cache"], // view, and again: the site is not filled
+    ...["delete", "no-cache", "no-cache"], // fragment, then the site
+    ...["delete", "delete", "delete", "no-cache"], // low-level
+    ...["delete", "delete", "default"], // no deletion reaches the browser
+    ...["delete", "delete", "no-cache", "default"], // database, browser
   ];
   const seen = new Set(); // ids of requests that Django answered
   let rings = {}; // {site: {left, made, until} or null, ...}
@@ -64,7 +64,7 @@
   }
 
   /* The browser's own copy, as far as its headers tell. */
-  function keepCopy(response, made) {
+  function noteCopy(response, made) {
     const age = Number(response.headers.get("Age") || 0);
     const most = /max-age=(\d+)/.exec(response.headers.get("Cache-Control"))?.[1];
     const left = most - age;
@@ -81,11 +81,11 @@
     const isCopy = seen.has(id);
     const who = isCopy ? "browser" : LEVELS.find((level) => words[level].startsWith("hit")) || "database";
     seen.add(id);
-    if (!isCopy) keepCopy(response, /data-made="([\d:]+)"/.exec(text)?.[1]);
+    if (!isCopy) noteCopy(response, /data-made="([\d:]+)"/.exec(text)?.[1]);
     take((await json(form.dataset.rings)).rings);
     const told = isCopy ? Object.fromEntries(LEVELS.map((level) => [level, "not asked"])) : words;
     article.querySelector("[data-status]").textContent = isCopy
-      ? "none of now: the browser’s copy came with its old headers"
+      ? "no new one, because the browser’s copy has the headers of its first request"
       : response.headers.get("Cache-Status");
     show(who, told);
     const step = mode === "default" ? "Ask" : "Ask Django";
@@ -94,14 +94,14 @@
     said.textContent = `${NAMES[who]} answered, in ${ms.toFixed(1)} ms. ${remark(who, told)}`;
   }
 
-  /* A word for people who see no colours, with a sign for those who are quick. */
+  /* A word for readers who see no colours, and a sign that is quick to read. */
   function signed(word) {
     return word in SIGNS ? `${SIGNS[word]} ${word}` : word;
   }
 
   /* What is surprising about an answer. */
   function remark(who, words) {
-    if (who === "browser") return LEVELS.some((level) => !rings[level]) ? "It was told of no deletion. Django was not asked." : "Django was not asked.";
+    if (who === "browser") return LEVELS.some((level) => !rings[level]) ? "No deletion reaches it. Django was not asked." : "Django was not asked.";
     if (who === "view" && !rings.site) return "The site level stays empty: a hit of the view does not fill it.";
     if (words.site === "miss" && rings.site) {
       return "Each ring outside of it is filled again.";
@@ -109,16 +109,16 @@
     return "";
   }
 
-  async function drop(what) {
+  async function deleteOutermost(what) {
     const body = new FormData(form);
     if (what === "all") body.set("all", "1");
-    const { dropped, rings: held } = await json(form.dataset.drop, { method: "POST", body });
+    const { deleted, rings: held } = await json(form.dataset.delete, { method: "POST", body });
     take(held);
     show(null);
-    const names = dropped.map((level) => NAMES[level].toLowerCase()).join(", of ");
-    const text = dropped.length ? `Deleted the entry of ${names}.` : "There is nothing to delete.";
+    const names = deleted.map((level) => NAMES[level].toLowerCase()).join(", of ");
+    const text = deleted.length ? `Deleted the entry of ${names}.` : "Redis has no entry of this page.";
     said.textContent = text;
-    if (dropped.length || what !== "all") note([text]);
+    if (deleted.length || what !== "all") note([text]);
   }
 
   function note(cells, remark) {
@@ -183,7 +183,7 @@
     wait(true);
     article.dataset.state = "running";
     try {
-      await (what === "drop" || what === "all" ? drop(what) : ask(what));
+      await (what === "delete" || what === "all" ? deleteOutermost(what) : ask(what));
       return true;
     } catch (error) {
       said.textContent = error.message;
@@ -215,11 +215,11 @@
   tour.addEventListener("click", pressed(walk));
   stop.addEventListener("click", () => { touring = false; });
   form.querySelectorAll("[data-ask]").forEach((button) => button.addEventListener("click", pressed(() => step(button.dataset.ask))));
-  form.querySelector("button[data-drop]").addEventListener("click", pressed(() => step("drop")));
+  form.querySelector("button[data-delete]").addEventListener("click", pressed(() => step("delete")));
   form.querySelector("[data-again]").addEventListener("click", async (event) => {
     event.preventDefault();
     touring = false;
-    await step("all"); // It leaves nothing behind. The new page has a new id.
+    await step("all"); // The new page has a new id, so these entries are of no further use.
     location.assign(event.target.href);
   });
   setInterval(count, 1000);

@@ -1,8 +1,8 @@
 /*
   The race: asks for the pages one after another, past the browser's own copy, and measures.
 
-  In each round, POST deletes what this race has cached. Then each level is asked twice, cold and
-  warm, and in each round another level begins, so that none has the best place for long.
+  In each round, a POST deletes what this race has cached. Then each level is asked twice, cold and
+  warm. Another level begins each round, because the first place may be the best or the worst.
 */
 "use strict";
 
@@ -18,7 +18,7 @@
   let running = null; // The AbortController of the race.
   let measured; // {server: {site: {cold: [ms, ...], warm: [...]}, ...}, browser: {...}}
 
-  function nothing() {
+  function empty() {
     return Object.fromEntries(
       sides.map(({ dataset }) => [
         dataset.side,
@@ -28,8 +28,8 @@
   }
 
   /* Delete what this race has cached. Returns the form errors, or null. */
-  async function drop(options) {
-    const response = await fetch(form.dataset.drop, { method: "POST", body: new FormData(form), ...options });
+  async function makeCold(options) {
+    const response = await fetch(form.dataset.delete, { method: "POST", body: new FormData(form), ...options });
     if (response.ok) return null;
     const type = response.headers.get("Content-Type") || "";
     if (type.includes("json")) return Object.values((await response.json()).errors).flat();
@@ -51,7 +51,7 @@
   async function race(signal) {
     const rounds = Number(form.elements.rounds.value);
     for (let round = 0; round < rounds; round += 1) {
-      const errors = await drop({ signal });
+      const errors = await makeCold({ signal });
       if (errors) throw new Error(errors.join(" "));
       const first = round % levels.length;
       const order = [...levels.slice(first), ...levels.slice(0, first)];
@@ -117,7 +117,7 @@
 
   async function run() {
     running = new AbortController();
-    measured = nothing();
+    measured = empty();
     said.textContent = "";
     start.ariaDisabled = "true"; // Not `disabled`, which would take the focus away.
     stop.hidden = progress.hidden = false;
@@ -133,7 +133,7 @@
     if (document.activeElement === stop) start.focus();
     stop.hidden = progress.hidden = true;
     article.dataset.state = "done";
-    await drop({ keepalive: true }).catch(() => {}); // It leaves nothing behind.
+    await makeCold({ keepalive: true }).catch(() => {}); // What it has stored is deleted.
   }
 
   form.addEventListener("submit", (event) => {
@@ -142,8 +142,8 @@
   });
   stop.addEventListener("click", () => running?.abort());
   addEventListener("pagehide", () => {
-    if (running) drop({ keepalive: true }).catch(() => {});
+    if (running) makeCold({ keepalive: true }).catch(() => {});
   });
-  measured = nothing();
+  measured = empty();
   show();
 })();
