@@ -1,25 +1,27 @@
 """
 How long each value is cached, and which change invalidates which groups.
 
-A group is a name. Each cached value belongs to one or more of them:
+A group is a name for values that become outdated together. It has a version: a random number
+in Redis. Each cached value belongs to the current version of its groups. To invalidate a group
+is to write a new version, and no value of the old one is used again. That is one write per
+cache, however many values there are: see resilient_cache/README.md.
 
-    site          all pages of the whole-site level
-    post:<slug>   the page of one post, at the per-view level
-    posts         what is made from posts: the archive's months, the search
-    comments      what is made from comments: the recent ones, their numbers
-    /tags/redis/  and each path: the page at that path, at either page level
+    site         all pages of the whole-site level; the middleware adds this group
+    post:<slug>  the page of one post, at the per-view level
+    posts        what is made from posts: the archive's months, the search
+    comments     what is made from comments: the recent ones, their numbers
 
-Invalidating a group outdates all of its values at once. It costs one write per cache,
-however many values there are: see resilient_cache/README.md.
+Pages also belong to a group of their path, which nothing here needs: `/about/` and the like are
+for `manage.py invalidate /about/`.
 
-What calls the two functions below: the signals in signals.py, and update(), bulk_update()
-and bulk_create() in models.py.
+posts_changed() and comments_changed() are called by invalidate() in models.py: before and after
+each change, by signals (signals.py), update(), bulk_update() and bulk_create().
 """
 
 from resilient_cache.groups import invalidate_on_commit
 
 # The whole site has its timeout in the settings: CACHE_MIDDLEWARE_SECONDS.
-POST_TIMEOUT = 5 * 60  # A change that invalidates nothing, such as raw SQL, shows 5 minutes late.
+POST_TIMEOUT = 5 * 60  # Raw SQL invalidates nothing, so it shows up to 5 minutes late.
 # {% cache %} has its timeouts in the template: templates/blog/archive.html.
 SEARCH_TIMEOUT = 10 * 60  # The index, the answers and the numbers of comments.
 

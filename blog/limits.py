@@ -13,6 +13,7 @@ def count_up(key, timeout):
 
     add() starts the counter, and does nothing if it exists: its `timeout`, in seconds, runs
     from the first call. incr() is one step in Redis, so two requests never get the same number.
+    It returns None while Redis is down.
     """
     cache.add(key, 0, timeout)
     try:

@@ -1,8 +1,10 @@
 """
 Posts, tags and comments.
 
-Any change made through these classes invalidates the caches. Raw SQL does not, and neither
-does writing to the table between posts and tags (`Post.tags.through`).
+Any change made through these classes invalidates the caches. What goes around them does not:
+raw SQL, the models that a data migration gets, the table between posts and tags
+(`Post.tags.through`). And a change that leaves `updated_at` as it was, as `loaddata` may, reaches
+the archive's month a day late at the latest, because its key is made of `updated_at`.
 """
 
 from datetime import UTC, datetime
@@ -20,13 +22,12 @@ class InvalidatingQuerySet(models.QuerySet):
     """
     update(), bulk_update() and bulk_create() send no signals, so they invalidate here.
 
-    Subclasses name the path from a row to the slugs of the posts that show it, the field by
-    which bulk_create() finds its rows again, and what invalidates them.
+    The three attributes are those of posts. Tags and comments have their own.
     """
 
-    slug_path = "slug"
-    found_by = "slug"
-    changed = staticmethod(caching.posts_changed)
+    slug_path = "slug"  # From a row to the slugs of the posts whose pages show it.
+    found_by = "slug"  # How bulk_create() finds the rows that it has written.
+    changed = staticmethod(caching.posts_changed)  # What invalidates them.
 
     def invalidate(self):
         """Invalidate what shows these rows, as the database has them at this moment."""
@@ -113,7 +114,7 @@ class PostQuerySet(InvalidatingQuerySet):
 
     def published(self):
         """Return all posts but the drafts, newest first."""
-        # Meta.ordering is ignored in a query that counts.
+        # The order is named here, because Django ignores Meta.ordering in a query with Count().
         return self.filter(published_at__isnull=False).order_by("-published_at", "-pk")
 
     def lessons(self):
@@ -125,7 +126,7 @@ class PostQuerySet(InvalidatingQuerySet):
         return self.filter(lesson__isnull=True).exclude(seeded_as="")
 
     def for_cards(self):
-        """Return the posts as lists show them: three queries, however many posts."""
+        """Add tags and comment_count to each post: two queries, however many posts."""
         return self.prefetch_related("tags").annotate(comment_count=Count("comments"))
 
     def in_month(self, year, month):
@@ -183,7 +184,7 @@ class Post(InvalidatingModel):
 
     def clean(self):
         if self.published_at and self.published_at > timezone.now():
-            # A date that arrives by itself sends no signal and invalidates nothing.
+            # When that date comes, no signal is sent, so nothing would be invalidated.
             raise ValidationError({"published_at": "Posts can't be scheduled. Save a draft."})
 
     def body_html(self):

@@ -1,4 +1,4 @@
-"""Markdown to HTML with highlighted code. It is expensive, and what the caches save."""
+"""Markdown to HTML with highlighted code: the expensive work that the caches avoid."""
 
 import re
 
@@ -46,7 +46,7 @@ def to_html(text):
 
 
 def excerpt(text):
-    """Return the text before the first heading."""
+    """Return the text before the first `## ` heading."""
     return re.split(r"^## ", text, maxsplit=1, flags=re.MULTILINE)[0]
 
 

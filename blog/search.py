@@ -9,7 +9,7 @@ See https://nlp.stanford.edu/IR-book/html/htmledition/tf-idf-weighting-1.html
     get_or_set        the index
     get_many, set_many  the numbers of comments of all results, in one round trip each
     add, incr, touch  how often a question was asked: see also limits.py
-    version=          all of them: a new version of a group starts with new keys
+    version=          all but the counters: a new version of a group means new keys
 """
 
 import hashlib
@@ -40,6 +40,7 @@ def search(query):
     # Any text becomes a key of the same length, without spaces.
     digest = hashlib.sha256(" ".join(terms).encode()).hexdigest()[:32]
 
+    # Read before the answer is computed: if a post changes meanwhile, this version is outdated.
     posts_version = version("posts")
     key = f"search:answer:{digest}"
     answer = cache.get(key, MISS, version=posts_version)
@@ -50,7 +51,7 @@ def search(query):
         if is_stored:
             cache.set(key, answer, caching.SEARCH_TIMEOUT, version=posts_version)
 
-    # A counter per stored answer. Endless questions would make endless counters.
+    # Only questions with a stored answer are counted. Endless ones would make endless counters.
     searches = count_search(digest) if is_stored else 0
     if answer is None:
         return {"results": [], "related": [], "searches": searches}
@@ -89,7 +90,7 @@ def count_search(digest):
 
 def comment_counts(pks):
     """Return {pk: number of comments}. What is not cached costs one query, for all together."""
-    comments_version = version("comments")
+    comments_version = version("comments")  # The answer is made from posts, these numbers not.
     keys = {f"comments:{pk}": pk for pk in pks}
     cached = cache.get_many(keys, version=comments_version)
     counts = {keys[key]: count for key, count in cached.items()}

@@ -11,15 +11,15 @@ from django.dispatch import receiver
 from blog.models import Comment, Post, Tag
 
 
-# Before a save the row is where it was shown, and after it where it will be: a post with
-# another slug, a comment on another post. save() is one transaction, so both wait for COMMIT.
+# Both before and after a save: a post can get another slug, and a comment can move to another
+# post. Then two pages are outdated. save() is one transaction, so both wait for COMMIT.
 @receiver([pre_save, post_save, pre_delete], sender=Post)
 @receiver([pre_save, post_save, pre_delete], sender=Tag)
 @receiver([pre_save, post_save, pre_delete], sender=Comment)
 def row_changes(sender, instance, origin=None, **kwargs):
     """Invalidate what shows this row, as the database has it at this moment."""
-    # `origin` is what delete() was called on. A comment that goes along with its post needs
-    # no query of its own: the post invalidates all that shows it.
+    # `origin` is the object or queryset that delete() was called on. A comment that is deleted
+    # with its post needs no query of its own: the post invalidates all that shows it.
     if origin is None or getattr(origin, "model", type(origin)) is sender:
         sender.objects.filter(pk=instance.pk).invalidate()
 

@@ -7,6 +7,9 @@ The four cache levels, from the coarsest to the finest.
     low-level    search             the calls in blog/search.py
 
 How long, and until which change: blog/caching.py.
+
+cache_page, never_cache, {% cache %} and the middleware come from resilient_cache. They are used
+as Django's. They add groups, and of all requests that miss, one builds.
 """
 
 import re
@@ -31,7 +34,7 @@ COMMENTS_SHOWN = 200  # The latest. Without a limit, a page could become too lar
 
 
 def page_or_404(request, posts):
-    """Return the page of `posts` that `?page=` asks for. There is no page 01, +1 or last."""
+    """Return the page of `posts` that `?page=` asks for. "01", "+1" and "last" are a 404."""
     number = request.GET.get("page", "1")
     paginator = Paginator(posts, POSTS_PER_PAGE)
     if re.fullmatch("[1-9][0-9]{0,5}", number) and int(number) <= paginator.num_pages:
@@ -85,18 +88,20 @@ def about(request):
 
 
 @require_safe
+# {slug} is the argument of the URL. query=(): no parameter changes the page, so each post is one
+# entry, whatever comes after the question mark.
 @cache_page(POST_TIMEOUT, cache="view", group="post:{slug}", query=())
 def post(request, slug):
     """
     Per view: one decorator, with this view's own timeout and cache.
 
-    It fits a page with a timeout and a group of its own. The whole-site
-    level leaves it alone. The comment form is another page: a form in a cached page
-    would give one visitor's CSRF token to all.
+    It fits a page that changes with its own post alone, so it has its own timeout and group.
+    The whole-site level leaves a view with this decorator alone. The comment form has a page
+    to itself: a form in a cached page would give one visitor's CSRF token to all.
     Try it: python manage.py redis -n 2 --scan
     Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#the-per-view-cache
     """
-    chosen = get_object_or_404(Post.objects.published().prefetch_related("tags"), slug=slug)
+    chosen = get_object_or_404(Post.objects.published().for_cards(), slug=slug)
     context = {"post": chosen, "comments": chosen.comments.latest(COMMENTS_SHOWN)}
     return render(request, "blog/post.html", context)
 
@@ -125,10 +130,12 @@ def archive(request, year=None, month=None):
         "visitor": request.user.get_username() or visitor_name(request),
         "month": day,
         # What the fragments vary on: {post: its last change}, and the versions of two groups.
+        # Each cache has versions of its own, so they are read where the fragments are.
         "updated": updated,
         "posts_version": version("posts", cache="template_fragments"),
         "comments_version": version("comments", cache="template_fragments"),
-        # By primary key: a post that arrives meanwhile is neither in `updated` nor here.
+        # By primary key: a post that is published meanwhile is neither in `updated` nor here.
+        # `.all` without () is the function: the template calls it where it needs the posts.
         "posts": in_month.filter(pk__in=updated).all,
         "months": published.months,
         "discussed": published.most_discussed,

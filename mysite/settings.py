@@ -111,7 +111,7 @@ TEMPLATES = [
         "DIRS": [BASE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
-            # Both are lazy: a page whose template asks for neither has no query and no
+            # They are lazy: a page whose template asks for neither has no query and no
             # `Vary: Cookie`, and can be cached for everybody.
             "context_processors": [
                 "django.template.context_processors.request",
@@ -123,13 +123,15 @@ TEMPLATES = [
 ]
 
 # Cache
-# https://docs.djangoproject.com/en/5.2/topics/cache/
-# Without the variable it is the Redis of a running `manage.py up`, so that a command in another
+# https://docs.djangoproject.com/en/5.2/topics/cache/ and resilient_cache/README.md
+# To copy it, also take "resilient_cache" in INSTALLED_APPS and its two middleware classes above.
+# Without REDIS_URL it is the Redis of a running `manage.py up`, so that a command in another
 # terminal invalidates the right cache.
 DATABASE_PATH = Path(env("DATABASE_PATH", str(BASE_DIR / "db.sqlite3")))
 REDIS_URL = env("REDIS_URL") or running_url(DATABASE_PATH) or "redis://127.0.0.1:6379"
 database_url(REDIS_URL)  # Raises ImproperlyConfigured for a URL that can't work.
-# Begins every key. Two sites that share a Redis each need one of their own.
+# Begins every key, such as "blog-". Two sites on one Redis each need one of their own, and
+# other databases too, because clear() empties a database.
 CACHE_PREFIX = env("CACHE_PREFIX")
 CACHE_WATCH = flag("CACHE_WATCH", "1")
 SHARED = {
@@ -139,7 +141,7 @@ SHARED = {
 }
 # The instrument looks on from here. Without it: the client of redis-py.
 WATCHED = {"REDIS_CLIENT_CLASS": "watch.client.WatchedRedis"} if CACHE_WATCH else {}
-# One alias, key prefix and database for each level: clear() of an alias empties its database.
+# One alias, key prefix and database for each level.
 CACHES = {
     "site": {
         **SHARED,
@@ -166,9 +168,9 @@ CACHES = {
 CACHE_MIDDLEWARE_ALIAS = "site"
 CACHE_MIDDLEWARE_SECONDS = 60  # Short: it also bounds what no code invalidates.
 RESILIENT_CACHE = {
-    "QUERY": ["page"],  # `?utm_source=...` is no page of its own.
+    "QUERY": ["page"],  # Other parameters, such as utm_source, make no further entries.
     "SKIP_PATHS": ["/admin/", "/healthz", "/readyz", "/watch/"],
-    "PORTS": PUBLIC_PORTS or None,
+    "PORTS": PUBLIC_PORTS or None,  # A page asked for by another port is not cached.
     "MAX_WAITING": 50,  # Half of the threads in gunicorn.conf.py.
 }
 
