@@ -110,7 +110,11 @@ class RedisCache(QuietCache):
             return False
 
     def set_many(
-        self, data: dict[str, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None, **kwargs
+        self,
+        data: dict[str, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: Any = None,
+        **kwargs: Any,
     ) -> list[str]:
         """Store a dict of values. Return the keys that were not stored, as Django has it."""
         try:

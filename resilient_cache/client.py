@@ -58,7 +58,10 @@ class Client(DefaultClient):
         client = client or self.get_client(write=False)
         name = self.make_key(key, version=version)
         try:
-            value, ttl = client.pipeline(transaction=False).get(name).pttl(name).execute()
+            pipeline = client.pipeline(transaction=False)
+            pipeline.get(name)
+            pipeline.pttl(name)
+            value, ttl = pipeline.execute()
         except RedisError as error:
             raise ConnectionInterrupted(connection=client) from error
         return self.readable(name, value, default), ttl
@@ -166,7 +169,9 @@ class Client(DefaultClient):
         if type(number) is not int and not ignore_key_check:
             raise ValueError(f"Key {key!r} has no whole number")
         name = self.make_key(key, version=version)
-        pipeline = client.pipeline(transaction=False).incrby(name, delta).pttl(name)
+        pipeline = client.pipeline(transaction=False)
+        pipeline.incrby(name, delta)
+        pipeline.pttl(name)
         try:
             total, has = pipeline.execute()
             if had not in (-1, -2) and has == -1:

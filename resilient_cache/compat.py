@@ -12,7 +12,7 @@ from redis.connection import AbstractConnection
 try:
     from redis.maint_notifications import MaintNotificationsConfig
 except ImportError:
-    MaintNotificationsConfig = None
+    MaintNotificationsConfig = None  # type: ignore[assignment, misc]
 
 
 def may_update_cache(request: HttpRequest, answer: bool) -> None:
@@ -23,7 +23,7 @@ def may_update_cache(request: HttpRequest, answer: bool) -> None:
     whose process_response() this package runs. If Django renames it, no page is stored: each
     request is a miss, and the tests of hits fail.
     """
-    request._cache_update_cache = answer  # type: ignore[attr-defined]
+    request._cache_update_cache = answer
 
 
 def asgi_request() -> Any:

@@ -176,7 +176,7 @@ def never_cache(view: Any) -> Any:
 
 
 def _is_unrendered(response: HttpResponseBase) -> bool:
-    return callable(getattr(response, "render", None)) and not response.is_rendered  # type: ignore[attr-defined]
+    return callable(getattr(response, "render", None)) and not response.is_rendered
 
 
 def _store_when_rendered(page: Page, response: Any) -> Any:

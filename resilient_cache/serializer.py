@@ -64,7 +64,7 @@ class ValueTooLarge(ValueError):
     """The value is larger than loads() accepts, so it must not be stored."""
 
 
-class SafeSerializer(BaseSerializer):  # type: ignore[misc]
+class SafeSerializer(BaseSerializer):
     """
     The SERIALIZER of this package's backend.
 

@@ -1,6 +1,8 @@
+from typing import Any
+
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import Tags, Warning, register
+from django.core.checks import CheckMessage, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 
 MIDDLEWARE = "watch.middleware.WatchMiddleware"
@@ -11,15 +13,15 @@ class WatchConfig(AppConfig):
 
     name = "watch"
 
-    def ready(self):
+    def ready(self) -> None:
         register(watch_is_complete, Tags.caches)
 
 
-def watch_is_complete(app_configs, **kwargs):
+def watch_is_complete(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """Warn when the instrument would see nothing, or be cached itself."""
     from watch.conf import config, unknown_settings
 
-    problems = []
+    problems: list[CheckMessage] = []
     try:
         levels = config().levels
     except ImproperlyConfigured:

@@ -11,28 +11,27 @@ WATCH["ROOT"] is ever read, and no settings. Off unless WATCH["SHOW_CODE"] (or D
 
 import ast
 import inspect
-import os
 import re
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
-from django.conf import ENVIRONMENT_VARIABLE
-from django.http import Http404
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 from django.template import TemplateDoesNotExist, TemplateSyntaxError
 from django.template.loader import get_template
 from django.urls import Resolver404, resolve
 from django.utils.html import escape
-from django.utils.safestring import mark_safe
+from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from watch.compat import templates_named_in
 from watch.conf import config
-from watch.source import site_line
+from watch.source import settings_file, site_line
 
 try:
     from pygments import highlight
@@ -47,6 +46,9 @@ MAX_PATH = 2000
 MAX_FILE = 200_000  # bytes
 
 LANGUAGES = {".py": "python", ".html": "html+django"}
+# {"blog/archive.html:25": Counter({"hit": 1})}
+Asked = dict[str, Counter[str]]
+
 # What a file or a folder may have in its name when it is nobody else's business.
 PRIVATE = re.compile(r"^\.|setting|secret|credential|password|site-packages|dist-packages", re.I)
 
@@ -57,7 +59,7 @@ class Line:
 
     number: int
     html: str
-    words: list = field(default_factory=list)  # (what it got, how often)
+    words: list[tuple[str, int]] = field(default_factory=list)  # (what it got, how often)
 
 
 @dataclass
@@ -66,17 +68,17 @@ class Listing:
 
     kind: str
     name: str
-    lines: list
+    lines: list[Line]
 
     @property
-    def marked(self):
+    def marked(self) -> list[Line]:
         """Return the lines that asked the cache."""
         return [line for line in self.lines if line.words]
 
 
 @require_safe
 @never_cache
-def code(request):
+def code(request: HttpRequest) -> HttpResponse:
     """Show the view and the template of the page at ?path=."""
     path = request.GET.get("path", "")
     view = view_of(path) if config().show_code else None
@@ -94,7 +96,7 @@ def code(request):
     return render(request, "watch/code.html", context)
 
 
-def view_of(path):
+def view_of(path: str) -> Any:
     """Return the function or class behind `path`, without decorators, or None."""
     # Two slashes would make a link to another site of it.
     if len(path) > MAX_PATH or not re.match(r"/(?![/\\])", path):
@@ -109,52 +111,51 @@ def view_of(path):
     return view if hasattr(view, "__code__") or isinstance(view, type) else type(view)
 
 
-def asked_lines(query):
+def asked_lines(query: QueryDict) -> Asked:
     """Return {"blog/archive.html:25": Counter({"hit": 1})} of a query string."""
-    asked = defaultdict(Counter)
+    asked: Asked = defaultdict(Counter)
     for word in WORDS:
         for line in query.getlist(word)[:MAX_ASKED]:
             asked[line][word] += 1
     return asked
 
 
-def middleware_line(query):
+def middleware_line(query: QueryDict) -> tuple[str, str, str] | None:
     """
     Return (line, word, code) when a line of the settings asked, or None.
 
     Of the settings only the line of the page cache's middleware is shown: `code`, or "".
     """
-    module = sys.modules.get(os.environ.get(ENVIRONMENT_VARIABLE))
-    root = config().root
-    if module is None or not Path(module.__file__).is_relative_to(root):
+    file, root = settings_file(), config().root
+    if file is None or not file.is_relative_to(root):
         return None
-    name = re.escape(str(Path(module.__file__).relative_to(root)))
+    name = re.escape(str(file.relative_to(root)))
     for line, words in asked_lines(query).items():
         if re.fullmatch(rf"{name}(:[0-9]{{1,5}})?", line):
             code = ""
             if line == site_line() and ":" in line:
-                lines = Path(module.__file__).read_text().splitlines()
+                lines = file.read_text().splitlines()
                 code = lines[int(line.rpartition(":")[2]) - 1].strip()
             return line, next(iter(words)), code
     return None
 
 
-def own_file(path):
+def own_file(path: str | None) -> Path | None:
     """Return `path` if it is a file of the project that may be shown, or None."""
     if not path:
         return None
     root, file = Path(config().root), Path(path).resolve()  # Where links lead to.
     if not file.is_relative_to(root) or file.suffix not in LANGUAGES or not file.is_file():
         return None
-    settings = sys.modules.get(os.environ.get(ENVIRONMENT_VARIABLE))
-    if settings is not None and file == Path(settings.__file__).resolve():
+    settings = settings_file()
+    if settings is not None and file == settings.resolve():
         return None
     if any(map(PRIVATE.search, file.relative_to(root).parts)) or file.stat().st_size > MAX_FILE:
         return None
     return file
 
 
-def listings_of(view, asked):
+def listings_of(view: Any, asked: Asked) -> list[Listing]:
     """Return the Listings to show, or [] when the view is no code of the project."""
     try:
         file = own_file(inspect.getsourcefile(view))
@@ -175,11 +176,12 @@ def listings_of(view, asked):
     return listings
 
 
-def templates_of(view, source, asked):
+def templates_of(view: Any, source: str, asked: Asked) -> list[Listing]:
     """Return the Listings of the templates that the view's source names."""
     own = re.findall(r"""["']([\w./-]+\.html)["']""", source)
     own += filter(None, [getattr(view, "template_name", None)])
-    found, names = {}, list(dict.fromkeys(own))
+    found: dict[str, Path] = {}
+    names = list(dict.fromkeys(own))
     for name in names:
         try:
             template = get_template(name)
@@ -193,7 +195,7 @@ def templates_of(view, source, asked):
     return [entry for name, entry in listings.items() if name in own or entry.marked]
 
 
-def imported_files(view, file):
+def imported_files(view: Any, file: Path) -> list[Path]:
     """Return the view's file and those of the project's modules that its module imports."""
     module = sys.modules.get(view.__module__)
     files = {file: None}
@@ -205,24 +207,31 @@ def imported_files(view, file):
     return list(files)
 
 
-def functions_of(file):
+def functions_of(file: Path) -> list[tuple[int, int]]:
     """Return (first, last) line of each function or class of a module, decorators included."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     nodes = [node for node in ast.parse(file.read_bytes()).body if isinstance(node, kinds)]
     return [
-        (min(part.lineno for part in [node, *node.decorator_list]), node.end_lineno)
+        (min(part.lineno for part in [node, *node.decorator_list]), node.end_lineno or node.lineno)
         for node in nodes
     ]
 
 
-def listing(kind, file, asked, first=1, last=None, name=None):
+def listing(
+    kind: str,
+    file: Path,
+    asked: Asked,
+    first: int = 1,
+    last: int | None = None,
+    name: str | None = None,
+) -> Listing:
     """Return lines `first` to `last` of a file, those in `asked` marked."""
     lines = highlighted(file)[first - 1 : last]
     entry = Listing(
         kind, short_name(file), [Line(first + at, text) for at, text in enumerate(lines)]
     )
     for line in entry.lines:
-        words = Counter()
+        words: Counter[str] = Counter()
         # A template's lines are told by its name, not by its path.
         for known_as in {entry.name, name} - {None}:
             words += asked.get(f"{known_as}:{line.number}", Counter())
@@ -231,13 +240,13 @@ def listing(kind, file, asked, first=1, last=None, name=None):
     return entry
 
 
-def highlighted(file):
+def highlighted(file: Path) -> list[SafeString]:
     """Return the lines of a file as HTML."""
     return _highlighted(file, file.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=32)  # Some 50 ms a file, and a page may show twenty parts of it.
-def _highlighted(file, changed):
+def _highlighted(file: Path, changed: int) -> list[SafeString]:
     source = file.read_text(encoding="utf-8", errors="replace")
     if highlight is None:
         return [mark_safe(escape(line)) for line in source.splitlines()]  # noqa: S308
@@ -247,6 +256,6 @@ def _highlighted(file, changed):
     return [mark_safe(line) for line in html.splitlines()]  # noqa: S308
 
 
-def short_name(file):
+def short_name(file: Path) -> str:
     """Return the path of a file below the project's folder."""
     return file.relative_to(config().root).as_posix()

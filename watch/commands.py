@@ -1,15 +1,16 @@
 """What a command of redis-py and its reply say: which keys, hit or miss, bytes, time left."""
 
 import logging
+from collections.abc import Sequence
 from functools import lru_cache
 from time import perf_counter_ns
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 from redis.exceptions import ConnectionError, TimeoutError
 
-from watch.conf import config
+from watch.conf import Address, config
 from watch.event import (
     ASIDE,
     COLLAPSED,
@@ -26,6 +27,7 @@ from watch.event import (
     STORED,
     VARY,
     WRITE,
+    Event,
     Op,
 )
 from watch.source import line_of_page, line_that_asked
@@ -39,17 +41,22 @@ DELETES = {"DEL", "UNLINK", "FLUSHDB", "FLUSHALL"}
 OF_MANY_KEYS = {"MGET", "DEL", "UNLINK", "EXISTS", "TOUCH", "WATCH"}
 SCRIPTS = {"EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO", "FCALL", "FCALL_RO"}
 
+# A command, as redis-py is given it.
+Args = tuple[Any, ...]
+# Key, kind, hit, size, milliseconds left, note: one key of a command.
+Row = tuple[str, str, bool | None, int, int | None, str]
+
 _logger = logging.getLogger("watch")
 
 
 @lru_cache(maxsize=50)  # Once, and not for each of a thousand commands a second.
-def complain(what, error):
+def complain(what: str, error: str) -> None:
     """Log, within an `except`, what the instrument could not do."""
     _logger.exception("%s: %s", what, error)
 
 
 @lru_cache(maxsize=1000)
-def place_of(key):
+def place_of(key: str) -> tuple[str | None, str]:
     """
     Return (level or None, kind) of a key, as WATCH tells them by the beginnings of keys.
 
@@ -67,7 +74,7 @@ def place_of(key):
 
 
 @receiver(setting_changed)
-def _forget(**kwargs):
+def _forget(**kwargs: Any) -> None:
     place_of.cache_clear()
     _read_of.cache_clear()
 
@@ -75,16 +82,16 @@ def _forget(**kwargs):
 class Read(NamedTuple):
     """What the text of a GET or MGET says."""
 
-    keys: tuple
+    keys: tuple[str, ...]
     level: str | None
-    kinds: tuple  # of each key
-    wanted: tuple  # the keys whose time left is worth asking for
+    kinds: tuple[str, ...]  # of each key
+    wanted: tuple[str, ...]  # the keys whose time left is worth asking for
     is_of_page: bool
-    shares: tuple  # 1 for each key that has a share in the time of the round trip, else 0
+    shares: tuple[int, ...]  # 1 for each key that has a share in the time of the round trip, else 0
 
 
 @lru_cache(maxsize=1000)
-def _read_of(args):
+def _read_of(args: Args) -> Read | None:
     keys = args[1:]
     if not keys or not all(isinstance(key, str) for key in keys):
         return None
@@ -100,7 +107,7 @@ def _read_of(args):
     )
 
 
-def read_of(args):
+def read_of(args: Args) -> Read | None:
     """Return the Read that this command is, or None for any other command."""
     if args[0] != "MGET" and (args[0] != "GET" or len(args) != 2):
         return None
@@ -110,14 +117,16 @@ def read_of(args):
         return None
 
 
-def keys_with_ttl(event, read):
+def keys_with_ttl(event: Event, read: Read) -> Sequence[str]:
     """Return the keys of a Read whose time left is to be asked for, too."""
     if event.written:
         return [key for key in read.wanted if key not in event.written]
     return read.wanted
 
 
-def note_read(event, server, read, verb, reply, ns, ttls):
+def note_read(
+    event: Event, server: Address, read: Read, verb: str, reply: Any, ns: int, ttls: dict[str, Any]
+) -> None:
     """note(), for one Read: hits are made of these. `ttls` are the milliseconds keys have left."""
     if len(event.ops) > MAX_NOTED:
         event.left_out += 1
@@ -133,7 +142,9 @@ def note_read(event, server, read, verb, reply, ns, ttls):
     event.own_ns += perf_counter_ns() - begin
 
 
-def note(event, server, commands, replies, ns):
+def note(
+    event: Event, server: Address, commands: Sequence[Args], replies: Sequence[Any], ns: int
+) -> None:
     """
     Add to the event what these commands did, which left in one round trip that took `ns`.
 
@@ -145,7 +156,7 @@ def note(event, server, commands, replies, ns):
     begin = perf_counter_ns()
     try:
         # A cache may ask for the time left by itself: then it belongs to the read beside it.
-        ttls = {}
+        ttls: dict[str, Any] = {}
         if len(commands) > 1:
             read_keys = {key for args in commands if args[0] in ("GET", "MGET") for key in args[1:]}
             ttls = {
@@ -161,8 +172,8 @@ def note(event, server, commands, replies, ns):
                 continue
             keys = _keys(args)
             level = place_of(keys[0])[0] or fallback
-            if args[0] in ("GET", "MGET") and len(args) > 1:
-                read = _read_of((args[0], *keys))
+            is_read = args[0] in ("GET", "MGET") and len(args) > 1
+            if is_read and (read := _read_of((args[0], *keys))):
                 event.ops += _reads(event, read, args[0], level, source, reply, part, ttls)
                 continue
             rows = _rows(event, args, keys, reply)
@@ -177,7 +188,7 @@ def note(event, server, commands, replies, ns):
     event.own_ns += perf_counter_ns() - begin
 
 
-def amend(event, what, key):
+def amend(event: Event, what: str, key: str) -> None:
     """Note what the cache above redis-py says of its latest read of `key`: cache_event()."""
     # Of one that failed there is nothing to say.
     op = next((op for op in reversed(event.ops) if op.key == key and op.hit is not None), None)
@@ -193,7 +204,7 @@ def amend(event, what, key):
         first.note = COLLAPSED
 
 
-def shares(kinds):
+def shares(kinds: Sequence[str]) -> tuple[int, ...]:
     """
     Return 1 for each key that has a share in the time of its round trip, else 0.
 
@@ -206,7 +217,7 @@ def shares(kinds):
     )
 
 
-def _keys(args):
+def _keys(args: Args) -> list[str]:
     """Return the keys of a command as text, or ["*"] when it has none."""
     verb = args[0]
     if verb in OF_MANY_KEYS:
@@ -220,11 +231,11 @@ def _keys(args):
     return [key if isinstance(key, str) else _text(key) for key in keys] or ["*"]
 
 
-def _text(key):
+def _text(key: Any) -> str:
     return bytes(key).decode(errors="backslashreplace") if not isinstance(key, int) else str(key)
 
 
-def _rows(event, args, keys, reply):
+def _rows(event: Event, args: Args, keys: list[str], reply: Any) -> list[Row]:
     """Return (key, kind, hit, size, ttl, note) of each key of a command that is no Read."""
     verb, error = args[0], ""
     if isinstance(reply, Exception):
@@ -246,12 +257,21 @@ def _rows(event, args, keys, reply):
     return [(row[0], ASIDE, *row[2:]) if place_of(row[0])[1] is ASIDE else row for row in rows]
 
 
-def _what(error):
+def _what(error: Exception) -> str:
     """Return the note of a command that failed."""
     return DOWN if isinstance(error, (ConnectionError, TimeoutError, OSError)) else ERROR
 
 
-def _reads(event, read, verb, level, source, reply, ns, ttls):
+def _reads(
+    event: Event,
+    read: Read,
+    verb: str,
+    level: str,
+    source: str,
+    reply: Any,
+    ns: int,
+    ttls: dict[str, Any],
+) -> list[Op]:
     """Return an Op for each key of a Read. `reply` is what Redis said, or an exception."""
     error, ops, written, part = "", [], event.written, ns // sum(read.shares)
     if isinstance(reply, Exception):
@@ -272,14 +292,14 @@ def _reads(event, read, verb, level, source, reply, ns, ttls):
     return ops
 
 
-def _time_left(reply):
+def _time_left(reply: Any) -> int | None:
     """Return what PTTL answered as milliseconds, or None."""
     if type(reply) is not int or reply == -1:
         return None  # Not asked, not allowed to ask, or no timeout.
     return max(reply, 0)  # -2: it was still there, and gone at the second question.
 
 
-def _store(event, args, key, reply, error):
+def _store(event: Event, args: Args, key: str, reply: Any, error: str) -> Row:
     event.written.add(key)
     verb, value, options, ttl = args[0], args[2], args[3:], None
     if verb in ("SETEX", "PSETEX"):

@@ -8,7 +8,6 @@ pages and caches work as before.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -17,13 +16,14 @@ from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ResponseError
 
-CacheNode: Any = None  # Then fragments are named by the view's line.
-ExtendsNode: Any = None  # Then "Show the code" shows the view's own template only.
-IncludeNode: Any = None
-with suppress(ImportError):
+try:
     from django.templatetags.cache import CacheNode
-with suppress(ImportError):
+except ImportError:
+    CacheNode = None  # Then fragments are named by the view's line.
+try:
     from django.template.loader_tags import ExtendsNode, IncludeNode
+except ImportError:  # Then "Show the code" shows the view's own template only.
+    ExtendsNode = IncludeNode = None
 
 
 def new_pipeline(

@@ -6,6 +6,7 @@ nothing on a page that comes without Server-Timing. A variable, because it is si
 in a project that doesn't name this context processor.
 """
 
+from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import NoReverseMatch, reverse
 from django.utils.functional import lazy
@@ -16,12 +17,12 @@ from watch.conf import config
 from watch.headers import token
 
 
-def xray(request):
+def xray(request: HttpRequest) -> dict[str, SafeString]:
     """Return {"xray": the link to the style sheet and the script}."""
     return {"xray": _tags()}
 
 
-def _tags():
+def _link_and_script() -> SafeString:
     # Neither defer nor async: it makes room for the panel before the page is painted.
     return format_html(
         '<link rel="stylesheet" href="{}">\n'
@@ -33,7 +34,7 @@ def _tags():
     )
 
 
-def _code_url():
+def _code_url() -> str:
     """Return where the code is shown, or "" when it is not."""
     try:
         return reverse("watch:code") if config().show_code else ""
@@ -41,4 +42,4 @@ def _code_url():
         return ""
 
 
-_tags = lazy(_tags, SafeString)  # Only pages that have {{ xray }} pay for it.
+_tags = lazy(_link_and_script, SafeString)  # Only pages that have {{ xray }} pay for it.

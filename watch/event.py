@@ -17,16 +17,23 @@ How the sums are made, so that they are true:
 - `stored` is what Redis said OK to.
 """
 
+from __future__ import annotations
+
+import asyncio
 import itertools
 import json
 import os
 import secrets
 import socket
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
+
+from django.http import HttpRequest
 
 # What a command is to a key.
 LOOKUP = "lookup"
@@ -73,11 +80,11 @@ class Op:
     note: str
 
     @property
-    def is_read(self):
+    def is_read(self) -> bool:
         """Whether it read the key, and not again or after this request had written it."""
         return self.hit is not None and self.kind != READBACK
 
-    def is_like(self, other):
+    def is_like(self, other: Op) -> bool:
         """Return whether `other` asked the same and was told the same, as a poll does."""
         return (
             self.key == other.key
@@ -88,7 +95,7 @@ class Op:
             and self.source == other.source
         )
 
-    def as_json(self, times, ns):
+    def as_json(self, times: int, ns: int) -> str:
         """Return a list of the values in the order of OP_FIELDS, of `times` like this one."""
         return (
             f"[{_text(self.verb)},{_text(self.level)},{_text(self.key[:200])},{_text(self.kind)},"
@@ -100,13 +107,13 @@ class Op:
 OP_FIELDS = ("verb", "level", "key", "kind", "hit", "bytes", "us", "ttl", "source", "note", "times")
 
 
-def in_rows(ops):
+def in_rows(ops: Iterable[Op]) -> list[list[Any]]:
     """
     Return a list of [op, times, ns], in which equal ones in a row are one.
 
     Whoever waits for another request asks for the same key until that is done.
     """
-    rows = []
+    rows: list[list[Any]] = []
     for op in ops:
         if rows and op.is_like(rows[-1][0]):
             rows[-1][1] += 1
@@ -125,29 +132,29 @@ class Answer:
     failed = 0  # lookups that Redis did not answer
     ns = 0
     size = 0  # bytes of what was found or stored
-    ttl = None  # milliseconds, of the entry among them that dies first
+    ttl: int | None = None  # milliseconds, of the entry among them that dies first
     down = False
-    page = None  # The Op that says what became of the lookup of a whole page.
-    page_stored = None  # ... and the one that says that it was stored.
+    page: Op | None = None  # The Op that says what became of the lookup of a whole page.
+    page_stored: Op | None = None  # ... and the one that says that it was stored.
     varies = False  # The list of headers was found: the page has a key for each variant.
     source = ""
 
-    def __init__(self, level):
+    def __init__(self, level: str) -> None:
         self.level = level
 
     @property
-    def lookups(self):
+    def lookups(self) -> int:
         """How many lookups this level was asked for."""
         return self.hits + self.misses + self.failed
 
     @property
-    def page_hit(self):
+    def page_hit(self) -> bool:
         """Whether the level answered with a whole page."""
         page = self.page
         return page is not None and page.kind is PAGE and bool(page.hit) and not self.page_stored
 
     @property
-    def word(self):
+    def word(self) -> str:
         """hit, miss, H/N when mixed, down, or "" when nothing was looked up."""
         if self.down:
             return "down"
@@ -155,7 +162,7 @@ class Answer:
             return f"{self.hits}/{self.hits + self.misses}" if self.hits else "miss"
         return "hit" if self.hits else ""
 
-    def as_json(self):
+    def as_json(self) -> str:
         """Return what the stream tells of this level."""
         return (
             f'{{"level":{_text(self.level)},"word":"{self.word}","hits":{self.hits},'
@@ -164,7 +171,7 @@ class Answer:
             f'"stored":{self.stored}}}'
         )
 
-    def count(self, op):
+    def count(self, op: Op) -> None:
         """Add `op` to the sums."""
         self.ns += op.ns
         kind = op.kind
@@ -203,9 +210,8 @@ class Answer:
             if self.page is None:
                 self.add_entry(op)
 
-    def count_page(self):
-        """Add the page, which is one lookup, after all its ops have been seen."""
-        page = self.page
+    def count_page(self, page: Op) -> None:
+        """Add `page`, which is one lookup, after all its ops have been seen."""
         self.source = page.source
         if page.note is DOWN:
             self.failed += 1
@@ -218,12 +224,12 @@ class Answer:
             self.stored += 1
             self.add_entry(self.page_stored)
 
-    def count_miss(self, op):
+    def count_miss(self, op: Op) -> None:
         """Add a lookup that found nothing."""
         self.misses += 1
         self.collapsed += op.note is COLLAPSED
 
-    def add_entry(self, op):
+    def add_entry(self, op: Op) -> None:
         """Add the size of an entry, and its TTL if it is the lowest so far."""
         self.size += op.size
         if op.ttl is not None and (self.ttl is None or op.ttl < self.ttl):
@@ -236,26 +242,29 @@ class Event:
     left_out = 0  # operations beyond MAX_NOTED
     own_ns = 0  # what watching cost, as far as it can see that itself
     at: float = 0  # Unix time
-    method: str | None = ""
+    method = ""
     path = ""  # without the query string, which may be nobody else's business
     status = ns = 0
     cache_status = ""
 
-    def __init__(self, id, task=None, request=None):
+    def __init__(
+        self, id: str, task: asyncio.Task[Any] | None = None, request: HttpRequest | None = None
+    ) -> None:
         self.id = id
         self.task = task  # of an async request
         self.request = request  # until the event is sent
-        self.ops = []
-        self.written = set()  # keys, for READBACK
-        self.answers = {}  # level: Answer
+        self.ops: list[Op] = []
+        self.written: set[str] = set()  # keys, for READBACK
+        self.answers: dict[str, Answer] = {}  # by level
 
-    def last_read(self, key):
+    def last_read(self, key: str) -> Op | None:
         """Return the latest op that looked up `key`, or None."""
         return next((op for op in reversed(self.ops) if op.key == key and op.is_read), None)
 
-    def sum_up(self):
+    def sum_up(self) -> None:
         """Set `answers` from `ops`."""
-        answers, answer = {}, None
+        answers: dict[str, Answer] = {}
+        answer: Answer | None = None
         for op in self.ops:
             if answer is None or op.level != answer.level:
                 answer = answers.get(op.level)
@@ -264,10 +273,10 @@ class Event:
             answer.count(op)
         for answer in answers.values():
             if answer.page is not None:
-                answer.count_page()
+                answer.count_page(answer.page)
         self.answers = answers
 
-    def answers_of(self, levels):
+    def answers_of(self, levels: Iterable[str]) -> list[Answer]:
         """Return the answers of those of these levels that were asked, in their order."""
         answers = self.answers
         if len(answers) == 1:  # The outermost level alone: most requests end there.
@@ -275,7 +284,7 @@ class Event:
             return [answer] if answer.level in levels else []
         return [answers[level] for level in levels if level in answers]
 
-    def as_json(self):
+    def as_json(self) -> str:
         """Return the event as one line of JSON. Only the publishing thread spends time on it."""
         levels = ",".join([answer.as_json() for answer in self.answers.values()])
         rows = in_rows(self.ops)
@@ -290,7 +299,7 @@ class Event:
         )
 
 
-def _number(value):
+def _number(value: int | None) -> int | str:
     return "null" if value is None else value
 
 
@@ -299,7 +308,7 @@ current: ContextVar[Event | None] = ContextVar("watch_event", default=None)
 
 
 @contextmanager
-def recording():
+def recording() -> Iterator[Event]:
     """Note every command of this thread or task in an Event until the block ends."""
     event = Event(new_id())
     token = current.set(event)
@@ -312,10 +321,10 @@ def recording():
 
 
 # An id a request: random for the process, then counted. uuid4() costs ten times as much.
-_process = {}
+_process: dict[str, Any] = {}
 
 
-def _name_process():
+def _name_process() -> None:
     _process["prefix"] = secrets.token_hex(3)
     _process["numbers"] = itertools.count(1)
     _process["worker"] = f"{socket.gethostname()[:40]}:{os.getpid()}"
@@ -325,11 +334,11 @@ _name_process()
 os.register_at_fork(after_in_child=_name_process)
 
 
-def new_id():
+def new_id() -> str:
     """Return an id that no other request of any process has."""
     return f"{_process['prefix']}{next(_process['numbers']):x}"
 
 
-def worker():
+def worker() -> str:
     """Return which process this is: host (or container) and process id."""
     return _process["worker"]

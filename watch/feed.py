@@ -14,15 +14,17 @@ import os
 import threading
 import time
 from collections import deque
+from typing import Any
 
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 from redis import Connection, ConnectionPool, Redis
 from redis.backoff import NoBackoff
+from redis.commands.core import Script
 from redis.retry import Retry
 
 from watch.conf import config
-from watch.event import worker
+from watch.event import Event, worker
 
 QUEUE_LENGTH = 1000  # events that wait to be sent
 GATHER = 0.1  # seconds that an event waits for others
@@ -39,7 +41,7 @@ return redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[1])
 _logger = logging.getLogger("watch")
 
 
-def connect(timeout=TIMEOUT):
+def connect(timeout: float = TIMEOUT) -> Redis:
     """
     Return a plain client for the database of the stream, with connections of its own.
 
@@ -48,7 +50,7 @@ def connect(timeout=TIMEOUT):
     return new_client(config().stream_connection, timeout)
 
 
-def new_client(parameters, timeout):
+def new_client(parameters: dict[str, Any], timeout: float) -> Redis:
     """Return a plain client that connects with these parameters, and tries once."""
     parameters = parameters | {
         "socket_timeout": timeout,
@@ -62,20 +64,21 @@ def new_client(parameters, timeout):
 class Feed:
     """What this process has still to send. Safe to use from any thread."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.start_anew()
 
-    def start_anew(self):
+    def start_anew(self) -> None:
         """Forget queue, connection and thread. A forked child inherits them, and none works."""
         self.dropped = 0  # events lost since the last that arrived
-        self._queue = deque(maxlen=QUEUE_LENGTH)
+        self._queue: deque[Event] = deque(maxlen=QUEUE_LENGTH)
         self._has_work = threading.Event()
         self._lock = threading.Lock()
-        self._thread = None
-        self._client = self._script = None
+        self._thread: threading.Thread | None = None
+        self._client: Redis | None = None
+        self._script: Script | None = None
         self._is_failing = False
 
-    def put(self, event):
+    def put(self, event: Event) -> None:
         """Send the event soon. Costs the caller a microsecond, and never waits."""
         if len(self._queue) == QUEUE_LENGTH:
             self._lose(1)
@@ -85,21 +88,21 @@ class Feed:
         if self._thread is None:
             self._start()
 
-    def waiting(self):
+    def waiting(self) -> list[Event]:
         """Return the events that are not sent yet."""
         return list(self._queue)
 
-    def settings_changed(self):
+    def settings_changed(self) -> None:
         """Send nothing that was meant for one Redis to another."""
         self._queue.clear()
         config.cache_clear()
         self._client = None
 
-    def _lose(self, number):
+    def _lose(self, number: int) -> None:
         with self._lock:
             self.dropped += number
 
-    def _start(self):
+    def _start(self) -> None:
         with self._lock:
             if self._thread is not None:
                 return
@@ -110,7 +113,7 @@ class Feed:
                 return  # No more threads to be had, or Python is ending. The next one tries.
             self._thread = thread
 
-    def _run(self):
+    def _run(self) -> None:
         while True:
             self._has_work.wait()
             time.sleep(GATHER)
@@ -119,9 +122,9 @@ class Feed:
                 time.sleep(PAUSE)
                 self._has_work.set()
 
-    def _send_queue(self):
+    def _send_queue(self) -> bool:
         """Send what waits. Return whether Redis took it."""
-        batch = []
+        batch: list[Event] = []
         try:
             # In this order: see settings_changed().
             client = self._client = self._client or connect()
@@ -137,13 +140,13 @@ class Feed:
         self._is_failing = False
         return True
 
-    def _next_batch(self):
-        batch = []
+    def _next_batch(self) -> list[Event]:
+        batch: list[Event] = []
         while self._queue and len(batch) < BATCH:
             batch.append(self._queue.popleft())
         return batch
 
-    def _send(self, client, batch):
+    def _send(self, client: Redis, batch: list[Event]) -> None:
         settings, dropped = config(), self.dropped
         lines = []
         for number, event in enumerate(batch, 1):
@@ -164,6 +167,6 @@ os.register_at_fork(after_in_child=feed.start_anew)
 
 
 @receiver(setting_changed)
-def _settings_changed(setting, **kwargs):
+def _settings_changed(setting: str, **kwargs: Any) -> None:
     if setting in ("CACHES", "WATCH", "MIDDLEWARE"):
         feed.settings_changed()

@@ -14,8 +14,12 @@ import re
 from functools import lru_cache
 from urllib.parse import quote
 
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
 from watch.compat import has_reached_page_cache
-from watch.event import COLLAPSED, DOWN, LOOKUP, PAGE
+from watch.conf import Config
+from watch.event import COLLAPSED, DOWN, LOOKUP, PAGE, Answer, Event, Op
 
 MAX_TIMING = 2048  # bytes of Server-Timing
 DROPPED = len(', dropped;desc="00000"')  # bytes kept free for saying how much was left out
@@ -33,47 +37,52 @@ _WHY = re.compile(
 
 
 @lru_cache(maxsize=4096)
-def clean(text):
+def clean(text: str) -> str:
     """Return `text` with everything percent-encoded that has a meaning in a header."""
     return quote(text, safe=_SAFE, errors="backslashreplace")
 
 
 @lru_cache(maxsize=64)
-def token(name):
+def token(name: str) -> str:
     """Return `name` as a token, which both headers allow unquoted."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", name) or "-"
 
 
-def cache_status(event, settings, request, response):
+def cache_status(
+    event: Event, settings: Config, request: HttpRequest, response: HttpResponseBase
+) -> str:
     """
     Return Cache-Status, the level closest to the view first.
 
     It has a member for each level that was asked for the page, and always one for the site
     level: every request passes it, so if it was not asked, that has a reason.
     """
-    members, inner, site, of_site = [], None, settings.site, None
+    members: list[str] = []
+    site = settings.site
+    inner: str | None = None
+    of_site: tuple[Answer, Op] | None = None
     for answer in reversed(event.answers_of(settings.levels)):
         if answer.page is None:
             continue
         if answer.level == site:
-            of_site = answer
+            of_site = answer, answer.page
         else:
-            members.append(_member(answer, response))
+            members.append(_member(answer, answer.page, response))
             inner = answer.level
     if site is not None:
         if request.method not in ("GET", "HEAD"):
             members.append(f'"django-{token(site)}"; fwd=method')
         elif of_site is not None:
-            members.append(_member(of_site, response))
+            members.append(_member(*of_site, response))
         else:
             reason = f"kept-by-{token(inner)}" if inner else why_not(request, response)
             members.append(f'"django-{token(site)}"; fwd=bypass; detail={reason}')
     return ", ".join(members)
 
 
-def _member(answer, response):
+def _member(answer: Answer, page: Op, response: HttpResponseBase) -> str:
     """Return what a level that was asked for the page says about it."""
-    name, page, stored = f'"django-{token(answer.level)}"', answer.page, answer.page_stored
+    name, stored = f'"django-{token(answer.level)}"', answer.page_stored
     if answer.down:
         return f"{name}; fwd=bypass; detail=redis-down"
     if answer.page_hit:
@@ -89,11 +98,11 @@ def _member(answer, response):
     return name
 
 
-def _ttl(op):
+def _ttl(op: Op) -> str:
     return "" if op.ttl is None else f"; ttl={op.ttl // 1000}"
 
 
-def opted_out(response):
+def opted_out(response: HttpResponseBase) -> str:
     """Return why the page cache must not store this response, as far as it says so, or ""."""
     control = response.headers.get("Cache-Control", "").lower()
     if "no-store" in control:
@@ -105,7 +114,7 @@ def opted_out(response):
     return ""
 
 
-def why_not(request, response):
+def why_not(request: HttpRequest, response: HttpResponseBase) -> str:
     """Return why no page level was asked, as a token."""
     control = response.headers.get("Cache-Control", "").lower()
     if reason := opted_out(response):
@@ -123,7 +132,7 @@ def why_not(request, response):
     return "opted-out"
 
 
-def server_timing(event, settings):
+def server_timing(event: Event, settings: Config) -> str:
     """Return Server-Timing: the request, each level that was asked, then key by key."""
     parts = [f"app;dur={event.ns / 1e6:.2f}", f'req;desc="{event.id}@{int(event.at)}"']
     for answer in event.answers_of(settings.levels):
@@ -156,7 +165,7 @@ def server_timing(event, settings):
 USUAL = {"f": "fragment", "l": "low-level"}
 
 
-def _key_metric(op, key):
+def _key_metric(op: Op, key: str) -> str:
     """Return the metric of one key: f for a template fragment, l for any other."""
     name = "f" if key.startswith("template.cache.") else "l"
     word = "down" if op.note is DOWN else "hit" if op.hit else "miss"

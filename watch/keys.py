@@ -7,13 +7,16 @@ caches. It reads TTL and memory, neither of which makes a key look used to the e
 but a key whose time is over is removed by whoever looks at it first, and that may be this.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.http import HttpResponse
 from django.utils.module_loading import import_string
+from redis import Redis
 
 from watch.conf import address, config, pool_of, serializer_of
 from watch.feed import TIMEOUT, new_client
@@ -50,7 +53,7 @@ class Level:
     database: int
 
 
-def levels():
+def levels() -> list[Level]:
     """Return the Level of each watched alias, outermost first."""
     found = []
     for name, alias in config().aliases.items():
@@ -60,14 +63,14 @@ def levels():
     return found
 
 
-def breakers():
+def breakers() -> list[dict[str, Any]]:
     """
     Return what the circuit breakers say that the caches of this process go through.
 
     A connection pool may have one: `breaker`, whose state() has `redis`, "up" or "down", and
     `since`, a Unix time. Levels that share a breaker are one entry.
     """
-    found = {}
+    found: dict[Any, list[str]] = {}
     for level in levels():
         breaker = getattr(pool_of(level.alias), "breaker", None)
         if breaker is not None:
@@ -79,13 +82,13 @@ def breakers():
     ]
 
 
-def owner(key, candidates):
+def owner(key: str, candidates: Iterable[Level]) -> Level | None:
     """Return which of these levels `key` belongs to, or None."""
     own = [level for level in candidates if key.startswith(level.prefix)]
     return max(own, key=lambda level: len(level.prefix), default=None)
 
 
-def connect(alias, timeout=TIMEOUT):
+def connect(alias: str, timeout: float = TIMEOUT) -> Redis:
     """Return a plain client for the database of an alias, with connections of its own."""
     pool = pool_of(alias)
     parameters = {**pool.connection_kwargs, "connection_class": pool.connection_class}
@@ -95,20 +98,20 @@ def connect(alias, timeout=TIMEOUT):
 class Keys:
     """Looks into Redis for one process. Safe to use from any thread."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.forget()
 
-    def forget(self):
+    def forget(self) -> None:
         """Connect anew the next time."""
-        self._clients = {}
+        self._clients: dict[str, Redis] = {}
 
-    def client(self, alias):
+    def client(self, alias: str) -> Redis:
         """Return the client for an alias, always the same one."""
         if alias not in self._clients:
             self._clients[alias] = connect(alias)
         return self._clients[alias]
 
-    def listed(self):
+    def listed(self) -> list[dict[str, Any]]:
         """Return for each level some of its keys, as [key, ms left, bytes of memory]."""
         everything = levels()
         return [
@@ -116,9 +119,11 @@ class Keys:
             for level in everything
         ]
 
-    def _look(self, level, neighbours):
-        client, cursor = self.client(level.alias), 0
-        values, aside = {}, set()  # SCAN may return a key twice.
+    def _look(self, level: Level, neighbours: list[Level]) -> dict[str, Any]:
+        client: Any = self.client(level.alias)
+        cursor = 0
+        values: dict[bytes, str] = {}  # SCAN may return a key twice.
+        aside: set[bytes] = set()
         for _ in range(ROUNDS):
             cursor, found = client.scan(cursor, f"{_escape(level.prefix)}*", COUNT)
             for key in found:
@@ -145,14 +150,15 @@ class Keys:
         ]
         return {"total": _number(total), "aside": len(aside), "keys": rows}
 
-    def servers(self):
+    def servers(self) -> list[dict[str, Any]]:
         """Return what INFO says of each Redis that has levels."""
-        answer = {}
+        answer: dict[str, dict[str, Any]] = {}
         for level in levels():
             server = answer.get(level.server)
             if server is None:
                 pipeline = self.client(level.alias).pipeline(transaction=False)
-                pipeline.info("memory").info("stats")
+                pipeline.info("memory")
+                pipeline.info("stats")
                 memory, stats = pipeline.execute(raise_on_error=False)
                 server = answer[level.server] = {"levels": []}
                 for info in (memory, stats):
@@ -161,14 +167,14 @@ class Keys:
             server["levels"].append(level.name)
         return list(answer.values())
 
-    def show(self, key, name=None):
+    def show(self, key: str, name: str | None = None) -> dict[str, Any]:
         """
         Return what Redis holds at `key`, as text that is safe to look at.
 
         Raises ForeignKey or UnknownKey.
         """
         level = self._find(key, name)
-        client = self.client(level.alias)
+        client: Any = self.client(level.alias)
         pipeline = client.pipeline(transaction=False)
         for ask in (pipeline.type, pipeline.pttl, pipeline.memory_usage):
             ask(key)
@@ -188,7 +194,7 @@ class Keys:
         text, why = readable(value, level.alias)
         return answer | {"bytes": len(value), "text": text, "why": why}
 
-    def expire(self, key, name=None):
+    def expire(self, key: str, name: str | None = None) -> None:
         """
         Let `key` expire now. Raises ForeignKey or UnknownKey.
 
@@ -198,7 +204,7 @@ class Keys:
         if not self.client(level.alias).pexpire(key, 1):
             raise UnknownKey(key)
 
-    def _find(self, key, name):
+    def _find(self, key: str, name: str | None) -> Level:
         everything = levels()
         # Without the level's name only a prefix can tell whose key it is.
         candidates = [
@@ -210,7 +216,7 @@ class Keys:
         return level
 
 
-def readable(value, alias):
+def readable(value: bytes, alias: str) -> tuple[str | None, str | None]:
     """Return (text, None), or (None, why there is none). Executes nothing of the value."""
     options = settings.CACHES[alias].get("OPTIONS", {})
     name = serializer_of(alias)
@@ -228,7 +234,7 @@ def readable(value, alias):
         return None, f"It can't be read: {type(error).__name__}."
 
 
-def described(value):
+def described(value: Any) -> str:
     """Return a decoded value as text: a page with its headers, other things as Python has them."""
     if isinstance(value, HttpResponse):
         headers = "".join(f"{name}: {text}\n" for name, text in value.items())
@@ -241,25 +247,25 @@ def described(value):
     return repr(value)
 
 
-def _cut(text):
+def _cut(text: str) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
-def _text(reply):
+def _text(reply: Any) -> str | None:
     return reply.decode(errors="replace") if isinstance(reply, bytes) else None
 
 
-def _number(reply):
+def _number(reply: Any) -> int | None:
     return reply if isinstance(reply, int) else None
 
 
-def _neighbours(level, everything):
+def _neighbours(level: Level, everything: list[Level]) -> list[Level]:
     """Return the levels that share the database of `level`, itself among them."""
     place = (level.server, level.database)
     return [other for other in everything if (other.server, other.database) == place]
 
 
-def _escape(text):
+def _escape(text: str) -> str:
     """Return `text` for MATCH, which takes * ? [ ] and \\ for patterns."""
     return "".join(f"\\{char}" if char in "*?[]\\^-" else char for char in text)
 
@@ -268,6 +274,6 @@ keys = Keys()
 
 
 @receiver(setting_changed)
-def _settings_changed(setting, **kwargs):
+def _settings_changed(setting: str, **kwargs: Any) -> None:
     if setting == "CACHES":
         keys.forget()

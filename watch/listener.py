@@ -14,6 +14,8 @@ It needs `notify-keyspace-events Egxe`. Whether Redis really tells is found out 
 What happens while nobody has the lock is lost: Redis keeps no such events.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import os
@@ -21,9 +23,11 @@ import secrets
 import threading
 import time
 from collections import Counter
+from typing import Any
 
 from django.core.signals import setting_changed
 from django.dispatch import receiver
+from redis import Redis
 
 from watch import keys
 from watch.conf import config
@@ -50,15 +54,18 @@ return 1
 """
 RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 
+# (kind, level, key): how often.
+Heard = Counter[tuple[str, str, str]]
+
 _logger = logging.getLogger("watch")
 
 
-def lock_key():
+def lock_key() -> str:
     """Return the key that says who listens."""
     return f"{config().stream}:listener"
 
 
-def viewers_key():
+def viewers_key() -> str:
     """Return the key that lives while somebody looks."""
     return f"{config().stream}:viewers"
 
@@ -66,18 +73,18 @@ def viewers_key():
 class Listener:
     """A candidate while somebody looks. Safe to use from any thread."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.start_anew()
 
-    def start_anew(self):
+    def start_anew(self) -> None:
         """Forget the thread. A forked child inherits the object, and no thread."""
         self._lock = threading.Lock()
-        self._thread = None
+        self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._wanted_until = 0
+        self._wanted_until = 0.0
         self._is_failing = False
 
-    def wake(self):
+    def wake(self) -> None:
         """Say that somebody looks. Costs a microsecond, and never waits for Redis."""
         self._wanted_until = time.monotonic() + WATCHED
         if self._thread is None:
@@ -85,7 +92,7 @@ class Listener:
                 if self._thread is None and config().levels:
                     self._start()
 
-    def _start(self):
+    def _start(self) -> None:
         self._stop = threading.Event()
         args = (self._stop,)
         thread = threading.Thread(target=self._run, args=args, name="watch-listener", daemon=True)
@@ -95,7 +102,7 @@ class Listener:
             return  # No more threads to be had. The next one tries.
         self._thread = thread
 
-    def stop(self):
+    def stop(self) -> None:
         """End the thread, and wait until it has given up the lock."""
         with self._lock:
             thread, self._thread = self._thread, None
@@ -104,7 +111,7 @@ class Listener:
         if thread and thread is not threading.current_thread():
             thread.join(2 * BEAT)
 
-    def _run(self, stop):
+    def _run(self, stop: threading.Event) -> None:
         while True:
             try:
                 client = connect()
@@ -130,7 +137,7 @@ class Listener:
                         self._thread = None
                     return
 
-    def _is_watched(self, client):
+    def _is_watched(self, client: Redis) -> bool:
         if time.monotonic() < self._wanted_until:
             client.set(viewers_key(), 1, ex=WATCHED)
             return True
@@ -140,19 +147,23 @@ class Listener:
 class Term:
     """The time that one process holds the lock."""
 
-    def __init__(self, client):
+    def __init__(self, client: Redis) -> None:
         self.client = client
-        self.notes = {"worker": worker(), "since": round(time.time()), "notifications": None}
+        self.notes: dict[str, Any] = {
+            "worker": worker(),
+            "since": round(time.time()),
+            "notifications": None,
+        }
         self.notes["token"] = secrets.token_hex(8)
         self.value = json.dumps(self.notes)
-        self.ears = []
+        self.ears: list[Ear] = []
         self.beaten = self.looked = time.monotonic()
 
-    def begin(self):
+    def begin(self) -> bool:
         """Return whether nobody had the lock."""
         if not self.client.set(lock_key(), self.value, nx=True, px=LOCK_SECONDS * 1000):
             return False
-        servers = {}
+        servers: dict[str, list[keys.Level]] = {}
         for level in keys.levels():
             servers.setdefault(level.server, []).append(level)
         try:
@@ -163,9 +174,9 @@ class Term:
             raise
         return True
 
-    def go_on(self, stop):
+    def go_on(self, stop: threading.Event) -> bool:
         """Listen for a moment and publish. Return whether the lock is still ours."""
-        heard = Counter()
+        heard: Heard = Counter()
         for ear in self.ears:
             ear.listen(heard, BEAT / 4 / len(self.ears))
         states = [ear.state() for ear in self.ears]
@@ -176,20 +187,25 @@ class Term:
         self.notes["notifications"] = state
         before, self.value = self.value, json.dumps(self.notes)
         self.beaten = time.monotonic()
-        arguments = [before, self.value, LOCK_SECONDS * 1000, config().stream_length]
+        arguments: list[str | int] = [
+            before,
+            self.value,
+            LOCK_SECONDS * 1000,
+            config().stream_length,
+        ]
         kept = self.client.eval(KEEP, 2, lock_key(), config().stream, *arguments, *_lines(heard))
         if heard:
             stop.wait(GATHER)
         return bool(kept)
 
-    def is_time_to_look(self):
+    def is_time_to_look(self) -> bool:
         """Return whether it is a beat since this was last true."""
         if time.monotonic() - self.looked < BEAT:
             return False
         self.looked = time.monotonic()
         return True
 
-    def end(self):
+    def end(self) -> None:
         """Give up the lock, so that nobody has to wait for it to run out."""
         for ear in self.ears:
             ear.close()
@@ -199,8 +215,8 @@ class Term:
 class Ear:
     """The subscription to one Redis server, for the levels that live there."""
 
-    def __init__(self, levels):
-        self.levels = {}
+    def __init__(self, levels: list[keys.Level]) -> None:
+        self.levels: dict[int, list[keys.Level]] = {}
         for level in levels:
             self.levels.setdefault(level.database, []).append(level)
         self.client = keys.connect(levels[0].alias)
@@ -209,11 +225,11 @@ class Ear:
             *(f"__keyevent@{database}__:{kind}" for database in self.levels for kind in KINDS)
         )
         self.probe_key = f"{config().stream}:probe:{secrets.token_hex(8)}".encode()
-        self.probed = 0
-        self.answers = set()
-        self.known = None
+        self.probed = 0.0
+        self.answers: set[str] = set()
+        self.known: str | None = None
 
-    def listen(self, heard, timeout):
+    def listen(self, heard: Heard, timeout: float) -> None:
         """Count into `heard` what Redis tells within `timeout`: (kind, level, key)."""
         if time.monotonic() - self.probed > PROBE_EVERY:
             self.probe()
@@ -227,7 +243,7 @@ class Ear:
                 self.hear(message, heard)
             timeout = 0
 
-    def hear(self, message, heard):
+    def hear(self, message: dict[str, Any], heard: Heard) -> None:
         """Count one message, unless it is the probe's or about somebody else's key."""
         where, _, kind = message["channel"].decode().rpartition(":")
         key = message["data"]
@@ -240,7 +256,7 @@ class Ear:
         if level:
             heard[KINDS[kind], level.name, key[:200]] += 1
 
-    def probe(self):
+    def probe(self) -> None:
         """Make two events, which must come back: one of `g` and one of `x`."""
         self.probed, self.answers = time.monotonic(), set()
         deleted, expired = self.probe_key + b":d", self.probe_key + b":x"
@@ -250,7 +266,7 @@ class Ear:
         time.sleep(0.005)
         self.client.exists(expired)  # Redis looks at it, and so notices.
 
-    def state(self):
+    def state(self) -> str | None:
         """Return "on", "off", or None while that is not known."""
         if self.answers >= {"del", "expired"}:
             self.known = "on"
@@ -258,14 +274,16 @@ class Ear:
             self.known = "off"
         return self.known
 
-    def close(self):
+    def close(self) -> None:
         self.subscriber.close()
 
 
-def _lines(heard):
+def _lines(heard: Heard) -> list[str]:
     """Return the JSON of what was heard: the first of a kind one by one, the others as a number."""
-    told, more, at = Counter(), Counter(), round(time.time(), 3)
-    lines = []
+    told: Counter[tuple[str, str]] = Counter()
+    more: Counter[tuple[str, str]] = Counter()
+    at = round(time.time(), 3)
+    lines: list[dict[str, Any]] = []
     for (kind, level, key), times in heard.items():
         for _ in range(times):
             if told[kind, level] >= TOLD:
@@ -283,6 +301,6 @@ os.register_at_fork(after_in_child=listener.start_anew)
 
 
 @receiver(setting_changed)
-def _settings_changed(setting, **kwargs):
+def _settings_changed(setting: str, **kwargs: Any) -> None:
     if setting in ("CACHES", "WATCH"):
         listener.stop()

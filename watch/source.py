@@ -12,6 +12,8 @@ import os
 import sys
 from functools import cache, lru_cache, partial
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import asgiref.sync
 import django.core.cache.backends.base
@@ -24,7 +26,7 @@ from django.utils.module_loading import import_string
 
 from watch.compat import template_line
 from watch.conf import config
-from watch.event import PAGE, VARY
+from watch.event import PAGE, VARY, Event
 
 # What the frames of a file are. A file of the project has its short name instead.
 LIBRARY, BACKEND, ASYNC, END = (object() for _ in range(4))
@@ -33,10 +35,10 @@ OWN_FOLDER = Path(__file__).parent
 
 # Path of a file, as code objects have it: one of the above. By path, because Python hashes
 # the whole content of a code object each time it is looked up.
-_files = {}
+_files: dict[str, Any] = {}
 
 
-def line_of_page(event, level):
+def line_of_page(event: Event, level: str) -> str:
     """Return the line because of which this level is asked for the page, or "" if unknown."""
     if event.request is None:
         return ""
@@ -50,14 +52,15 @@ def line_of_page(event, level):
     return (match and cache_page_line(match.func)) or site_line()
 
 
-def line_that_asked(event, depth=2):
+def line_that_asked(event: Event, depth: int = 2) -> str:
     """
     Return the line behind the command that is being sent, e.g. `blog/archive.html:12`.
 
     The `depth` frames above this one are the instrument's.
     """
-    frame = sys._getframe(depth)
-    own = library = None
+    frame: FrameType | None = sys._getframe(depth)
+    own: str | None = None
+    library: FrameType | None = None
     is_below_backend = True
     while frame is not None:
         filename = frame.f_code.co_filename
@@ -84,7 +87,7 @@ def line_that_asked(event, depth=2):
     return own or ""
 
 
-def _classify(filename):
+def _classify(filename: str) -> Any:
     file = _special_files().get(filename)
     if file is None:
         file = str(Path(filename).relative_to(config().root)) if _is_own(filename) else LIBRARY
@@ -92,7 +95,7 @@ def _classify(filename):
     return file
 
 
-def _is_own(filename):
+def _is_own(filename: str) -> bool:
     """Return whether a file is the project's, and not of a package that lies in its folder."""
     path, root = Path(filename), Path(config().root)
     if not path.is_relative_to(root) or {"site-packages", "dist-packages"} & set(path.parts):
@@ -102,7 +105,7 @@ def _is_own(filename):
 
 
 @cache
-def _special_files():
+def _special_files() -> dict[str | None, Any]:
     """Return the files whose frames say who asked."""
     found = [caches[alias] for alias in settings.CACHES]
     found += [cache.client for cache in found if hasattr(cache, "client")]
@@ -116,37 +119,43 @@ def _special_files():
     }
 
 
+def settings_file() -> Path | None:
+    """Return the file of the settings, or None if they are not in one."""
+    module = sys.modules.get(os.environ.get(ENVIRONMENT_VARIABLE, ""))
+    return Path(module.__file__) if module and module.__file__ else None
+
+
 @cache
-def site_line():
+def site_line() -> str:
     """Return the line of the settings that names FetchFromCacheMiddleware, or a subclass."""
-    module = sys.modules.get(os.environ.get(ENVIRONMENT_VARIABLE))
+    file = settings_file()
     names = [name for name in settings.MIDDLEWARE if _is_page_cache(name)]
-    if module is None or not names:
+    if file is None or not names:
         return "settings"
-    lines = Path(module.__file__).read_text().splitlines()
+    lines = file.read_text().splitlines()
     number = next((number for number, line in enumerate(lines, 1) if names[0] in line), None)
-    name = _short_name(module.__file__)
+    name = _short_name(str(file))
     return f"{name}:{number}" if number else name
 
 
-def _is_page_cache(name):
+def _is_page_cache(name: str) -> bool:
     found = import_string(name)
     return isinstance(found, type) and issubclass(found, FetchFromCacheMiddleware)
 
 
 @lru_cache(maxsize=1000)
-def line_of_view(view):
+def line_of_view(view: Any) -> str:
     """Return the line of a view that caches it, or where it begins: `blog/views.py:88`."""
     return _line_in(view, "cache_page") or _line_in(view, "")
 
 
 @lru_cache(maxsize=1000)
-def cache_page_line(view):
+def cache_page_line(view: Any) -> str:
     """Return the line of a view that has `cache_page`, or ""."""
     return _line_in(view, "cache_page")
 
 
-def _line_in(view, text):
+def _line_in(view: Any, text: str) -> str:
     view = inspect.unwrap(view)
     while isinstance(view, partial):
         view = inspect.unwrap(view.func)
@@ -164,7 +173,7 @@ def _line_in(view, text):
     return ""
 
 
-def _line_that_awaits(task):
+def _line_that_awaits(task: Any) -> str | None:
     """
     Return the innermost line of the project that the task waits at.
 
@@ -183,7 +192,7 @@ def _line_that_awaits(task):
     return own
 
 
-def _short_name(filename):
+def _short_name(filename: str) -> str:
     """Return the path below the project's folder, or below site-packages."""
     path = Path(filename)
     if path.is_relative_to(config().root) and "site-packages" not in path.parts:
@@ -196,7 +205,7 @@ def _short_name(filename):
 
 
 @receiver(setting_changed)
-def _forget(**kwargs):
+def _forget(**kwargs: Any) -> None:
     _files.clear()
     for remembered in (_special_files, site_line, line_of_view, cache_page_line):
         remembered.cache_clear()

@@ -11,17 +11,22 @@ Nothing here changes on GET. Showing and expiring a key is POST, has a CSRF toke
 there only with WATCH["KEY_ACTIONS"]. WATCH["WALL"] says who may see the wall at all.
 """
 
+from __future__ import annotations
+
 import asyncio
 import json
 import re
 import threading
 import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import wraps
+from typing import Any
 
 from django.core.handlers.asgi import ASGIRequest
 from django.core.signals import setting_changed
 from django.dispatch import receiver
-from django.http import Http404, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import get_script_prefix, reverse
 from django.views.decorators.cache import never_cache
@@ -46,11 +51,15 @@ PAUSE = 2  # seconds in which a Redis that failed is not asked again
 STATE_AGE = 1  # seconds that INFO and the list of keys are told from memory
 
 ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?", re.ASCII)
+Position = tuple[int, int]  # A stream ID.
+Entry = tuple[str, str]  # Its ID and its JSON.
+View = Callable[[HttpRequest], HttpResponseBase]
+
 START = (0, 0)
 COMPACT = {"separators": (",", ":")}
 
 
-def position(text):
+def position(text: str | None) -> Position | None:
     """Return a stream ID as two numbers, or None for what is none."""
     match = ID.fullmatch(text or "")
     if match is None:
@@ -60,7 +69,7 @@ def position(text):
     return numbers if max(numbers) < 2**63 else None
 
 
-def written(numbers):
+def written(numbers: Position) -> str:
     """Return two numbers as a stream ID."""
     return "{}-{}".format(*numbers)
 
@@ -68,23 +77,25 @@ def written(numbers):
 class Reader:
     """Reads the feed for one process. Safe to use from any thread."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.forget()
 
-    def forget(self):
+    def forget(self) -> None:
         """Connect anew the next time."""
-        self._short = self._long = None
-        self._down_until = 0
+        # Their replies may be of several types, by the protocol that was agreed on.
+        self._short: Any = None
+        self._long: Any = None
+        self._down_until = 0.0
 
-    def is_down(self):
+    def is_down(self) -> bool:
         """Return whether Redis failed a moment ago."""
         return time.monotonic() < self._down_until
 
-    def failed(self):
+    def failed(self) -> None:
         """Leave Redis alone for a moment: one thread at a time may wait in vain."""
         self._down_until = time.monotonic() + PAUSE
 
-    def after(self, start, count=BATCH):
+    def after(self, start: Position | None, count: int = BATCH) -> tuple[list[Entry], Position]:
         """
         Return ([(ID, JSON)...], the last ID that the caller knows then).
 
@@ -100,10 +111,10 @@ class Reader:
         end = (newest and position(newest[0][0].decode())) or START
         if start is None or start > end:
             return [], end
-        rows = _decoded(rows[0])
-        return rows, position(rows[-1][0]) if rows else start
+        entries = _decoded(rows[0])
+        return entries, (entries and position(entries[-1][0])) or start
 
-    def wait(self, start):
+    def wait(self, start: Position) -> list[Entry]:
         """Return [(ID, JSON)...] behind `start`, after BLOCK seconds at most."""
         client = self._long = self._long or connect(BLOCK + 2 * TIMEOUT)
         streams = client.xread({config().stream: written(start)}, BATCH, int(BLOCK * 1000))
@@ -111,7 +122,7 @@ class Reader:
         found = streams.values() if isinstance(streams, dict) else (rows for _, rows in streams)
         return _decoded(next(iter(found), []))
 
-    def who_listens(self):
+    def who_listens(self) -> dict[str, Any] | None:
         """Return what the process that listens to Redis says of itself, or None."""
         client = self._short = self._short or connect(TIMEOUT)
         try:
@@ -121,16 +132,16 @@ class Reader:
         notes.pop("token", None)
         return notes or None
 
-    def some_back(self, count=BATCH):
-        """Return the ID from which on there are `count` events, or None."""
+    def some_back(self, count: int = BATCH) -> Position:
+        """Return the ID from which on there are `count` events, or fewer."""
         client = self._short = self._short or connect(TIMEOUT)
-        rows = client.xrevrange(config().stream, count=count + 1)
+        rows: Any = client.xrevrange(config().stream, count=count + 1)
         if not rows:
             return START
         return (position(rows[-1][0].decode()) or START) if len(rows) > count else START
 
 
-def _decoded(rows):
+def _decoded(rows: Any) -> list[Entry]:
     """Return the entries that hold an event. Others are not ours."""
     return [
         (number.decode(), fields[b"e"].decode(errors="replace"))
@@ -145,11 +156,11 @@ reader = Reader()
 class Places:
     """How many streams this process may hold open."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.RLock()  # close() may be called by the collector, at any moment.
-        self._taken = set()
+        self._taken: set[int] = set()
 
-    def take(self, who):
+    def take(self, who: object) -> bool:
         """Return whether there was a place."""
         with self._lock:
             if len(self._taken) >= config().streams:
@@ -157,7 +168,7 @@ class Places:
             self._taken.add(id(who))
             return True
 
-    def leave(self, who):
+    def leave(self, who: object) -> None:
         """Free the place, if `who` has one."""
         with self._lock:
             self._taken.discard(id(who))
@@ -173,15 +184,15 @@ class Stream:
     An object and no generator: the close() of a generator that never began runs nothing.
     """
 
-    def __init__(self, start):
+    def __init__(self, start: Position) -> None:
         self.position = start
         self.has_begun = self.has_ended = False
         self.until = time.monotonic() + LIFETIME
 
-    def __iter__(self):
+    def __iter__(self) -> Stream:
         return self
 
-    def __next__(self):
+    def __next__(self) -> str:
         if self.has_ended or time.monotonic() > self.until:
             raise StopIteration
         if not self.has_begun:
@@ -197,10 +208,10 @@ class Stream:
             return "event: down\ndata: {}\n\n"
         if not rows:
             return ": nothing new\n\n"
-        self.position = position(rows[-1][0])
+        self.position = position(rows[-1][0]) or self.position
         return "".join(f"id: {number}\ndata: {_one_line(text)}\n\n" for number, text in rows)
 
-    def close(self):
+    def close(self) -> None:
         """Free the place. Called by the response, however it ends."""
         self.has_ended = True
         places.leave(self)
@@ -208,11 +219,11 @@ class Stream:
     __del__ = close
 
 
-def _one_line(text):
+def _one_line(text: str) -> str:
     return text.replace("\r", " ").replace("\n", " ")
 
 
-async def _in_threads(body):
+async def _in_threads(body: Stream) -> AsyncIterator[str]:
     """Yield what `body` does, each time from a thread of its own: it waits for Redis."""
     try:
         while (chunk := await asyncio.to_thread(next, body, None)) is not None:
@@ -221,11 +232,11 @@ async def _in_threads(body):
         body.close()
 
 
-def for_viewers(view):
+def for_viewers(view: View) -> View:
     """Answer 404 to requests that may not see the wall: WATCH["WALL"]."""
 
     @wraps(view)
-    def wrapper(request):
+    def wrapper(request: HttpRequest) -> HttpResponseBase:
         if not config().has_wall(request):
             raise Http404
         return view(request)
@@ -237,7 +248,7 @@ def for_viewers(view):
 @never_cache
 @csrf_protect
 @require_safe
-def wall(request):
+def wall(request: HttpRequest) -> HttpResponse:
     """The page. What it shows comes by script."""
     listener.wake()
     start = None
@@ -246,7 +257,7 @@ def wall(request):
             start = reader.some_back()
         except RedisError:
             reader.failed()
-    settings_of_script = {
+    settings_of_script: dict[str, Any] = {
         "after": written(start) if start else "",
         "levels": config().levels,
         "prefixes": config().prefixes,
@@ -269,7 +280,7 @@ def wall(request):
 @for_viewers
 @never_cache
 @require_GET
-def stream(request):
+def stream(request: HttpRequest) -> HttpResponseBase:
     """Server-sent events, behind Last-Event-ID or ?after=. 204 when the places are taken."""
     listener.wake()
     given = request.headers.get("Last-Event-ID") or request.GET.get("after")
@@ -281,7 +292,7 @@ def stream(request):
     try:
         start = position(given)
         rows, last = reader.after(start, 1)
-        body.position = start if rows else last
+        body.position = start if start and rows else last
     except RedisError:
         reader.failed()
         body.close()
@@ -298,10 +309,12 @@ def stream(request):
 @for_viewers
 @never_cache
 @require_safe
-def events(request):
+def events(request: HttpRequest) -> HttpResponse:
     """The same events as JSON: {"events": [{"id", "event"}...], "last", "redis"}."""
     listener.wake()
-    rows, last, redis = [], None, "down"
+    rows: list[Entry] = []
+    last: Position | None = None
+    redis = "down"
     if not config().levels:
         redis = "off"
     elif not reader.is_down():
@@ -321,7 +334,7 @@ def events(request):
         return JsonResponse(answer | {"events": []}, json_dumps_params=COMPACT)
 
 
-def _parsed(rows):
+def _parsed(rows: list[Entry]) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, text in rows:
         try:
             event = json.loads(text)
@@ -334,20 +347,21 @@ def _parsed(rows):
 class Kept:
     """An answer that is made once for all who ask within STATE_AGE."""
 
-    def __init__(self, make):
+    def __init__(self, make: Callable[[], dict[str, Any]]) -> None:
         self.make = make
         self._lock = threading.Lock()
         self.forget()
 
-    def forget(self):
+    def forget(self) -> None:
         """Make it anew the next time."""
-        self._made, self._answer = -STATE_AGE, None
+        self._made = float(-STATE_AGE)
+        self._answer: dict[str, Any] = {}
 
-    def get(self):
+    def get(self) -> dict[str, Any]:
         """Return the answer. While one thread makes it, the others get the one before."""
         if time.monotonic() - self._made < STATE_AGE:
             return self._answer
-        if self._lock.acquire(blocking=self._answer is None):
+        if self._lock.acquire(blocking=not self._answer):
             try:
                 if time.monotonic() - self._made >= STATE_AGE:
                     self._answer = self.make()
@@ -357,14 +371,18 @@ class Kept:
         return self._answer
 
 
-def _state():
+def _state() -> dict[str, Any]:
     if not config().levels:
         return {"redis": "off"}
-    known = {"worker": worker(), "breakers": breakers()}
+    known: dict[str, Any] = {"worker": worker(), "breakers": breakers()}
     if reader.is_down():
         return known | {"redis": "down"}
     answer = known | {"redis": "up", "at": time.time()}
-    parts = {"listener": reader.who_listens, "servers": keys.servers, "levels": keys.listed}
+    parts: dict[str, Callable[[], Any]] = {
+        "listener": reader.who_listens,
+        "servers": keys.servers,
+        "levels": keys.listed,
+    }
     try:
         for name, ask in parts.items():
             try:
@@ -383,7 +401,7 @@ kept_state = Kept(_state)
 @for_viewers
 @never_cache
 @require_safe
-def state(request):
+def state(request: HttpRequest) -> HttpResponse:
     """
     What Redis holds: memory, keys with their time left at `at`, and who listens.
 
@@ -394,12 +412,12 @@ def state(request):
     return JsonResponse(answer | {"now": time.time()}, json_dumps_params=COMPACT)
 
 
-def touches_a_key(view):
+def touches_a_key(view: Callable[[str, str | None], dict[str, Any]]) -> View:
     """Answer 404 unless keys may be touched, 403 for a foreign one, and 404 for an unknown one."""
 
     @csrf_protect
     @require_POST
-    def touch(request):
+    def touch(request: HttpRequest) -> HttpResponse:
         try:
             answer = view(request.POST.get("key", ""), request.POST.get("level"))
         except ForeignKey:
@@ -413,22 +431,23 @@ def touches_a_key(view):
     @csrf_exempt  # So that what is off looks like what does not exist. touch() asks for the token.
     @never_cache
     @wraps(view)
-    def wrapper(request):
+    def wrapper(request: HttpRequest) -> HttpResponse:
         if not (config().has_wall(request) and config().key_actions):
             raise Http404
-        return touch(request)
+        response: HttpResponse = touch(request)
+        return response
 
     return wrapper
 
 
 @touches_a_key
-def show(key, level):
+def show(key: str, level: str | None) -> dict[str, Any]:
     """What Redis holds at a key."""
     return keys.show(key, level)
 
 
 @touches_a_key
-def expire(key, level):
+def expire(key: str, level: str | None) -> dict[str, Any]:
     """Let a key expire now."""
     keys.expire(key, level)
     kept_state.forget()
@@ -436,7 +455,7 @@ def expire(key, level):
 
 
 @receiver(setting_changed)
-def _settings_changed(setting, **kwargs):
+def _settings_changed(setting: str, **kwargs: Any) -> None:
     if setting in ("CACHES", "WATCH"):
         reader.forget()
         kept_state.forget()

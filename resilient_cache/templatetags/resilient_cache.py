@@ -1,5 +1,7 @@
 """{% load resilient_cache %}: Django's {% cache %}, where one request builds what many miss."""
 
+from typing import Any
+
 from django.core.cache import InvalidCacheBackendError, caches
 from django.core.cache.utils import make_template_fragment_key
 from django.template import Context, Library, TemplateSyntaxError, VariableDoesNotExist
@@ -37,7 +39,7 @@ class CacheNode(DjangoCacheNode):
         key = make_template_fragment_key(self.fragment_name, vary_on)
         return str(cache.get_or_set(key, lambda: self.nodelist.render(context), timeout))
 
-    def _resolve(self, variable, context: Context):
+    def _resolve(self, variable: Any, context: Context) -> Any:
         try:
             return variable.resolve(context)
         except VariableDoesNotExist:
