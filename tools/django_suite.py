@@ -4,7 +4,7 @@ Django's own tests of its cache, run on resilient_cache.
     python tools/django_suite.py [--sdist FOLDER]
 
 The tests come with Django's source distribution, of the version that is installed: pip downloads it
-(half a minute), or FOLDER holds it, unpacked. They run on a Redis server of their own, and take
+(about a minute), or FOLDER holds it, unpacked. They run on a Redis server of their own, and take
 half a minute. Exits with status 0 when exactly the tests that DIFFERENCES lists fail. A skipped
 test counts as a failed one.
 

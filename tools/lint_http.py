@@ -4,8 +4,8 @@ What httplint says of the blog's responses: no note of level BAD or WARN.
     python tools/lint_http.py
 
 gunicorn as it is shipped, on a Redis and a database of its own. Each kind of page is asked for as a
-miss, a hit, a conditional request (304) and a HEAD. Takes 15 seconds. Exits with status 1 and a
-list if a note is not in NO_FAULTS, or if one in NO_FAULTS does not come any more.
+miss, a hit, a conditional request (304), a HEAD, and without Redis. Takes 15 seconds. Exits with
+status 1 and a list if a note is not in NO_FAULTS, or if one in NO_FAULTS does not come any more.
 
 httplint: https://pypi.org/project/httplint/
 """
@@ -106,8 +106,8 @@ def fields(headers):
     return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
 
-def exchanges(port):
-    """Yield an Exchange for each kind of response."""
+def exchanges(port, server):
+    """Yield an Exchange for each kind of response. In the end it stops Redis."""
     ask = partial(Exchange, port)
     for path in CACHED:
         yield ask("miss", path, 200)
@@ -129,6 +129,9 @@ def exchanges(port):
     yield ask("405", "/healthz", 405, "POST", b"")
     yield ask("403", f"{POST}comment/", 403, "POST", b"author=Ada")
     yield ask("400", "/", 400, Host="other.example")
+    server.kill()
+    for path in (*CACHED, "/archive/", "/search/?q=redis", "/healthz", "/readyz"):
+        yield ask("Redis stopped", path, 200)
 
 
 def static_files(ask):
@@ -150,7 +153,7 @@ def main():
         server = RedisServer().start()
         stack.callback(server.close)
         gunicorn = stack.enter_context(Gunicorn(home, server.url, LAB="1"))
-        for each in exchanges(gunicorn.port):
+        for each in exchanges(gunicorn.port, server):
             seen[each.what] += 1
             name = f"{each.method} {each.path} ({each.what})"
             failed += [f"{name}: {problem}" for problem in each.problems(used)]
