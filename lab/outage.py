@@ -314,7 +314,7 @@ def tell_rows(run, crowds, phases):
 
 class OutageForm(forms.Form):
     visitors_each = forms.IntegerField(
-        label="Visitors of each crowd", min_value=1, max_value=8, initial=4, help_text="1 to 8."
+        label="Visitors of each crowd", min_value=1, max_value=8, initial=4, help_text="1 to 8"
     )
 
 

@@ -87,7 +87,7 @@ LEVELS = {"none": none, "low-level": low_level, "fragment": fragment, "view": vi
 
 class RaceForm(forms.Form):
     rounds = forms.IntegerField(
-        min_value=1, max_value=50, initial=20, help_text="1 to 50, each level cold and warm."
+        min_value=1, max_value=50, initial=20, help_text="1 to 50, each level cold and warm"
     )
     run = forms.RegexField(rf"^{RUN}\Z", initial=new_run, widget=forms.HiddenInput)
 

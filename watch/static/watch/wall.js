@@ -439,11 +439,13 @@
     const decades = Math.log10(highest / LOWEST);
     const x = (us) => left + ((right - left) * Math.log10(Math.max(us, LOWEST) / LOWEST)) / decades;
     const parts = [];
+    const isTight = (right - left) / decades < 56; // Then each second number has room.
     for (let us = LOWEST; us <= highest; us *= 10) {
       const at = x(us).toFixed(1);
       const words = us < 1000 ? `${us / 1000} ms` : us < 1e6 ? `${us / 1000} ms` : `${us / 1e6} s`;
       const anchor = us === highest ? "end" : "middle";
       parts.push(makeSvg("line", { class: "grid", x1: at, x2: at, y1: 0, y2: bottom }));
+      if (isTight && Math.round(Math.log10(highest / us)) % 2) continue;
       parts.push(makeSvg("text", { x: us === highest ? right + 10 : at, y: bottom + 15, "text-anchor": anchor }, words));
     }
     names.forEach((name, index) => {
