@@ -5,12 +5,18 @@ Docs: https://docs.djangoproject.com/en/5.2/topics/testing/advanced/#defining-a-
 """
 
 import re
+import traceback
 import warnings
 from pathlib import Path
 
 from django.apps import apps
 from django.conf import settings
-from django.test.runner import DiscoverRunner, ParallelTestSuite
+from django.test.runner import (
+    DiscoverRunner,
+    ParallelTestSuite,
+    RemoteTestResult,
+    RemoteTestRunner,
+)
 
 from mysite.private_redis import PrivateRedis, use_redis
 
@@ -50,10 +56,75 @@ def init_worker(*args, **kwargs):
     use_redis_within(PATIENCE, worker_redis.url).enable()
 
 
+class FailureInWorker(AssertionError):
+    """A test failed in a worker process. The message is the traceback."""
+
+
+class ErrorInWorker(Exception):
+    """A test raised an error in a worker process. The message is the traceback."""
+
+
+def as_text(error):
+    """Return sys.exc_info() `error` as one whose message is the traceback."""
+    kind, exception, frames = error
+    while frames and "__unittest" in frames.tb_frame.f_globals:  # As unittest leaves them out.
+        frames = frames.tb_next
+    text = "\n" + "".join(traceback.format_exception(kind, exception, frames))
+    new_kind = FailureInWorker if issubclass(kind, AssertionError) else ErrorInWorker
+    return new_kind, new_kind(text), None
+
+
+class SubTestAsText:
+    """What a report says of a subtest, without its parameters."""
+
+    failureException = AssertionError
+
+    def __init__(self, subtest):
+        self.name, self.text = subtest.id(), str(subtest)
+        self.description = subtest.shortDescription()
+
+    def __str__(self):
+        return self.text
+
+    def id(self):
+        return self.name
+
+    def shortDescription(self):
+        return self.description
+
+
+class ResultAsText(RemoteTestResult):
+    """
+    What a worker tells of its tests.
+
+    Django sends exceptions and subtests themselves. One that can't be pickled ends the whole
+    run. Without tblib, no traceback can.
+    """
+
+    def addError(self, test, err):
+        super().addError(test, as_text(err))
+
+    def addFailure(self, test, err):
+        super().addFailure(test, as_text(err))
+
+    def addExpectedFailure(self, test, err):
+        super().addExpectedFailure(test, as_text(err))
+
+    def addSubTest(self, test, subtest, err):
+        if err is not None:
+            subtest, err = SubTestAsText(subtest), as_text(err)
+        super().addSubTest(test, subtest, err)
+
+
+class WorkerRunner(RemoteTestRunner):
+    resultclass = ResultAsText
+
+
 class PrivateRedisSuite(ParallelTestSuite):
     """Tests in several processes. Each has its own database and its own Redis."""
 
     init_worker = init_worker
+    runner_class = WorkerRunner
 
 
 class PrivateRedisRunner(DiscoverRunner):

@@ -14,6 +14,7 @@ from mysite.private_redis import PrivateRedis
 from mysite.tests.processes import run, wait_until
 
 SAMPLE = "mysite.tests.parallel_sample"
+FAILURES = "mysite.tests.parallel_failures"
 
 # As manage.py, but with worker processes that start from nothing, as on macOS.
 SPAWN = """
@@ -45,6 +46,38 @@ class RunnerTests(SimpleTestCase):
                     warn(module, kind)
         with warnings.catch_warnings(record=True):
             warn("blogging.elsewhere")
+
+
+# As manage.py, where tblib is not installed.
+WITHOUT_TBLIB = """
+import sys
+import manage
+sys.modules["tblib"] = None
+manage.main()
+"""
+
+
+@tag("slow")
+class FailureTests(SimpleTestCase):
+    """Tests that fail in a worker, with exceptions and subtests that can't be pickled."""
+
+    def test_each_is_reported_by_name_and_message_and_the_run_goes_on(self):
+        for arguments in (["manage.py"], ["-c", WITHOUT_TBLIB]):
+            with self.subTest(arguments):
+                done = run(*arguments, "test", "--parallel", "2", FAILURES)
+
+                self.assertEqual(done.returncode, 1)
+                for line in (
+                    rf"^ERROR: test_an_error_that_holds_a_lock \({FAILURES}.ErrorTests",
+                    r"^RuntimeError: This error holds a lock\.$",
+                    r"^FAIL: test_a_subtest_of_a_function .*\(number=2, function=<function ",
+                    r"^AssertionError: 2 != 1 : This subtest has a function\.$",
+                    rf"^ERROR: setUpClass \({FAILURES}.BrokenClassTests\)$",
+                    r"^ValueError: <function ",
+                    r"^Ran 3 tests in ",
+                    r"^FAILED \(failures=1, errors=2\)$",
+                ):
+                    self.assertRegex(done.stderr, f"(?m){line}")
 
 
 @tag("slow")
