@@ -53,7 +53,7 @@ def environment(**variables):
     return {name: os.environ[name] for name in os.environ if name not in hidden} | variables
 
 
-def wait_until(condition, seconds=10):
+def wait_until(condition, seconds=60):
     """Return whether `condition()` becomes true within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

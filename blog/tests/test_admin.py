@@ -14,11 +14,14 @@ PAGES = [
 
 
 class AdminTests(CacheTestCase):
+    @classmethod
+    def setUpTestData(cls):
+        cls.post = cls.make_post("keys")
+        cls.comment = cls.make_comment(cls.post)
+        cls.author = User.objects.create_superuser("author")
+
     def setUp(self):
         super().setUp()
-        self.post = self.make_post("keys")
-        self.comment = self.make_comment(self.post)
-        self.author = User.objects.create_superuser("author")
         self.client.force_login(self.author)
 
     def fields(self, **changes):

@@ -21,9 +21,9 @@ def directives(response):
 
 
 class BrowserTestCase(CacheTestCase):
-    def setUp(self):
-        super().setUp()
-        self.post = self.make_post("keys")
+    @classmethod
+    def setUpTestData(cls):
+        cls.post = cls.make_post("keys")
 
     def miss_and_hit(self, url):
         """Return the response that was built, and the one from the cache."""

@@ -15,10 +15,9 @@ from blog.tests import CacheTestCase
 class CommentTestCase(CacheTestCase):
     url = "/posts/keys/comment/"
 
-    def setUp(self):
-        super().setUp()
-        self.post = self.make_post("keys")
-        self.empty_caches()
+    @classmethod
+    def setUpTestData(cls):
+        cls.post = cls.make_post("keys")
 
     def send(self, author="Ada", body="I see.", client=None, **headers):
         """Send the form, as a visitor does, and commit."""

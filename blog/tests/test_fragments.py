@@ -16,12 +16,11 @@ NAME = re.compile(r"template\.cache\.(\w+)\.")
 class FragmentTestCase(CacheTestCase):
     url = "/archive/"
 
-    def setUp(self):
-        super().setUp()
-        self.post = self.make_post("keys")
-        self.older = self.make_post("hashes", published_at=datetime(2026, 2, 1, tzinfo=UTC))
-        self.make_comment(self.post, author="Grace")
-        self.empty_caches()
+    @classmethod
+    def setUpTestData(cls):
+        cls.post = cls.make_post("keys")
+        cls.older = cls.make_post("hashes", published_at=datetime(2026, 2, 1, tzinfo=UTC))
+        cls.make_comment(cls.post, author="Grace")
 
     def fragments(self, name="*"):
         """Return the keys of the stored fragments called `name`."""

@@ -18,12 +18,11 @@ INDEX = "low-level:*:search:index"
 class SearchTestCase(CacheTestCase):
     url = "/search/?q=hashes"
 
-    def setUp(self):
-        super().setUp()
-        self.keys_post = self.make_post("keys", body="Keys name values. Hashes too.")
-        self.hashes = self.make_post("hashes", body="Hashes have fields.")
-        self.lists = self.make_post("lists", body="Lists have ends.")
-        self.empty_caches()
+    @classmethod
+    def setUpTestData(cls):
+        cls.make_post("keys", body="Keys name values. Hashes too.")
+        cls.hashes = cls.make_post("hashes", body="Hashes have fields.")
+        cls.make_post("lists", body="Lists have ends.")
 
     def slugs(self, response, name="results"):
         return [card["slug"] for card in response.context[name]]
@@ -294,11 +293,11 @@ class SearchInRedisTests(SearchTestCase):
 class SearchTests(CacheTestCase):
     """What the search finds, and in which order."""
 
-    def setUp(self):
-        super().setUp()
-        self.make_post("keys", title="Keys", body="Keys name values.")
-        self.make_post("names", title="Names", body="A name is no address. Keys have names.")
-        self.make_post("eviction", title="Eviction", body="What goes first.")
+    @classmethod
+    def setUpTestData(cls):
+        cls.make_post("keys", title="Keys", body="Keys name values.")
+        cls.make_post("names", title="Names", body="A name is no address. Keys have names.")
+        cls.make_post("eviction", title="Eviction", body="What goes first.")
 
     def find(self, query):
         return self.client.get("/search/", {"q": query})

@@ -5,10 +5,13 @@ from datetime import UTC, datetime, timedelta
 from unittest import mock
 
 from django.contrib.auth.models import User
+from django.contrib.staticfiles import finders
+from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.exceptions import PermissionDenied
 from django.db.models.sql.compiler import SQLCompiler
 from django.test import Client, override_settings
 
+from blog.content import written_posts
 from blog.models import Post
 from blog.tests import CacheTestCase
 
@@ -20,11 +23,11 @@ PAGES = ("/", "/tags/redis/", "/about/", "/posts/keys/", "/archive/", "/search/?
 class HomeTests(CacheTestCase):
     """/, the newest posts."""
 
-    def setUp(self):
-        super().setUp()
+    @classmethod
+    def setUpTestData(cls):
         start = datetime(2026, 1, 1, tzinfo=UTC)
         for number in range(21):
-            self.make_post(f"n-{number}", published_at=start + timedelta(days=number))
+            cls.make_post(f"n-{number}", published_at=start + timedelta(days=number))
 
     def shown(self, url):
         return [post.slug for post in self.client.get(url).context["posts"]]
@@ -167,11 +170,11 @@ class PostTests(CacheTestCase):
 class ArchiveTests(CacheTestCase):
     """/archive/ and /archive/<year>/<month>/, all posts by month."""
 
-    def setUp(self):
-        super().setUp()
+    @classmethod
+    def setUpTestData(cls):
         dates = {"new-year": (2026, 1, 1), "eve": (2025, 12, 31), "march": (2026, 3, 9)}
         for slug, date in dates.items():
-            self.make_post(slug, published_at=datetime(*date, 23, 59, 59, 999999, tzinfo=UTC))
+            cls.make_post(slug, published_at=datetime(*date, 23, 59, 59, 999999, tzinfo=UTC))
 
     def months(self):
         return [row["day"].strftime("%Y-%m") for row in Post.objects.published().months()]
@@ -256,9 +259,20 @@ class ArchiveTests(CacheTestCase):
 class EveryPageTests(CacheTestCase):
     """What holds for all pages."""
 
-    def setUp(self):
-        super().setUp()
-        self.make_comment(self.make_post("keys"))
+    urls = (*PAGES, "/posts/keys/comment/", "/nonsense/")
+
+    @classmethod
+    def setUpTestData(cls):
+        cls.make_comment(cls.make_post("keys"))
+        responses = {url: Client().get(url) for url in cls.urls}
+        cls.texts = {url: response.text for url, response in responses.items()}
+        cls.policies = {url: each["Content-Security-Policy"] for url, each in responses.items()}
+
+    def each_page(self):
+        """Yield the text of each page, with a subTest around it."""
+        for url, text in self.texts.items():
+            with self.subTest(url):
+                yield text
 
     def test_every_page_answers_on_an_empty_blog(self):
         Post.objects.all().delete()
@@ -268,51 +282,38 @@ class EveryPageTests(CacheTestCase):
                 self.assertEqual(self.client.get(url).status_code, 200)
 
     def test_every_page_leads_to_the_others(self):
-        for url in PAGES + ("/posts/keys/comment/", "/nonsense/"):
+        for text in self.each_page():
             for href in ("/", "/archive/", "/search/", "/about/"):
-                with self.subTest(url, href=href):
-                    self.assertIn(f'href="{href}"', self.client.get(url).content.decode())
+                self.assertIn(f'href="{href}"', text)
 
     def test_every_link_within_the_blog_works(self):
+        links = set()
+        for text in self.each_page():
+            links |= set(re.findall(r'href="(/[^"#]*)', text))
+
         # The posts of blog/content/, which the pages lead to, are seeded, and tested there.
-        for url in PAGES + ("/posts/keys/comment/",):
-            text = self.client.get(url).content.decode()
-            for href in set(re.findall(r'href="(/[^"#]*)', text)):
-                if href.startswith(("/static/", "/admin/")) or self.is_content(href):
-                    continue
-                with self.subTest(url, href=href):
+        links -= {f"/posts/{fields['slug']}/" for fields in written_posts()}
+        for href in links:
+            if not href.startswith(("/static/", "/admin/")):
+                with self.subTest(href):
                     self.assertEqual(self.client.get(href).status_code, 200)
 
-    def is_content(self, href):
-        from blog.content import written_posts
-
-        return href in {f"/posts/{fields['slug']}/" for fields in written_posts()}
-
     def test_every_stylesheet_script_and_image_is_there(self):
-        from django.contrib.staticfiles import finders
-        from django.contrib.staticfiles.storage import staticfiles_storage
-
-        for url in PAGES:
-            text = self.client.get(url).content.decode()
+        for text in self.each_page():
             for path in set(re.findall(r'(?:href|src)="/static/([^"]*)"', text)):
-                with self.subTest(url, path=path):
-                    # In the sources, or collected under a name with its hash.
-                    self.assertTrue(finders.find(path) or staticfiles_storage.exists(path))
+                # In the sources, or collected under a name with its hash.
+                self.assertTrue(finders.find(path) or staticfiles_storage.exists(path), path)
 
     def test_no_page_loads_anything_from_elsewhere(self):
-        for url in PAGES:
-            text = self.client.get(url).content.decode()
-            with self.subTest(url):
-                self.assertNotRegex(text, r'<(?:link|script|img)[^>]*(?:href|src)="(?:https?:)?//')
+        for text in self.each_page():
+            self.assertNotRegex(text, r'<(?:link|script|img)[^>]*(?:href|src)="(?:https?:)?//')
 
     def test_a_strict_policy_allows_no_inline_script_or_style(self):
-        for url in PAGES + ("/posts/keys/comment/", "/nonsense/"):
+        for url, policy in self.policies.items():
             with self.subTest(url):
-                policy = self.client.get(url)["Content-Security-Policy"]
                 self.assertIn("default-src 'self'", policy)
-                self.assertNotIn("unsafe", policy)
-                self.assertNotIn("http", policy)
-                self.assertNotIn("*", policy)
+                for word in ("unsafe", "http", "*"):
+                    self.assertNotIn(word, policy)
 
     def test_a_page_from_the_cache_has_the_same_security_headers(self):
         for url in CACHED:
@@ -330,25 +331,19 @@ class EveryPageTests(CacheTestCase):
                     self.assertEqual(second[header], first[header])
 
     def test_no_page_has_inline_script_or_style(self):
-        for url in PAGES + ("/posts/keys/comment/", "/nonsense/"):
-            text = self.client.get(url).content.decode()
-            with self.subTest(url):
-                self.assertNotRegex(text, r"(?i)<style|\sstyle=|\son\w+=|javascript:")
-                self.assertNotRegex(text, r"(?i)<script(?![^>]*\ssrc=)")
+        for text in self.each_page():
+            self.assertNotRegex(text, r"(?i)<style|\sstyle=|\son\w+=|javascript:")
+            self.assertNotRegex(text, r"(?i)<script(?![^>]*\ssrc=)")
 
     def test_no_page_shows_template_code(self):
-        for url in PAGES + ("/posts/keys/comment/", "/nonsense/"):
-            text = self.client.get(url).content.decode()
-            with self.subTest(url):
-                self.assertNotRegex(text, r"\{#|#\}|\{%|%\}|\{\{|\}\}")
+        for text in self.each_page():
+            self.assertNotRegex(text, r"\{#|#\}|\{%|%\}|\{\{|\}\}")
 
     def test_every_page_has_a_title_a_language_and_one_main_heading(self):
-        for url in PAGES + ("/posts/keys/comment/", "/nonsense/"):
-            text = self.client.get(url).content.decode()
-            with self.subTest(url):
-                self.assertRegex(text, r"<title>\s*\S[^<]*</title>")
-                self.assertRegex(text, r'<html[^>]* lang="en"')
-                self.assertEqual(len(re.findall(r"<h1[ >]", text)), 1)
+        for text in self.each_page():
+            self.assertRegex(text, r"<title>\s*\S[^<]*</title>")
+            self.assertRegex(text, r'<html[^>]* lang="en"')
+            self.assertEqual(len(re.findall(r"<h1[ >]", text)), 1)
 
     def test_an_address_without_its_slash_leads_to_the_one_with_it(self):
         for url in ("/about", "/posts/keys", "/tags/redis", "/archive", "/feed", "/search"):
@@ -366,9 +361,9 @@ class EveryPageTests(CacheTestCase):
 class ErrorPageTests(CacheTestCase):
     """400, 403, 404 and 500."""
 
-    def setUp(self):
-        super().setUp()
-        self.make_post("keys")
+    @classmethod
+    def setUpTestData(cls):
+        cls.make_post("keys")
 
     def assertErrorPage(self, response, status):
         """Assert that it is a page of the blog's own, with a way out."""
@@ -434,9 +429,9 @@ class ErrorPageTests(CacheTestCase):
 class BadInputTests(CacheTestCase):
     """Bad input is never a 500."""
 
-    def setUp(self):
-        super().setUp()
-        self.make_post("keys")
+    @classmethod
+    def setUpTestData(cls):
+        cls.make_post("keys")
 
     def statuses(self, urls, method="get", **extra):
         return {url: getattr(self.client, method)(url, **extra).status_code for url in urls}

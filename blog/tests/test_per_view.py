@@ -13,11 +13,10 @@ from blog.tests import CacheTestCase
 class PerViewTestCase(CacheTestCase):
     url = "/posts/keys/"
 
-    def setUp(self):
-        super().setUp()
-        self.post = self.make_post("keys")
-        self.make_comment(self.post)
-        self.empty_caches()
+    @classmethod
+    def setUpTestData(cls):
+        cls.post = cls.make_post("keys")
+        cls.make_comment(cls.post)
 
 
 @tag("behaviour")

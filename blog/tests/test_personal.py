@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from itertools import permutations
 
 from django.contrib.auth.models import User
 from django.test import Client, tag
@@ -40,15 +39,19 @@ class Person:
 class PersonalTestCase(CacheTestCase):
     """Two users, one of them staff, and a visitor who commented."""
 
+    @classmethod
+    def setUpTestData(cls):
+        cls.post = cls.make_post("keys")
+        cls.staff = User.objects.create_superuser("alma-the-author")
+        cls.user = User.objects.create_user("rufus-the-reader")
+
     def setUp(self):
         super().setUp()
-        self.post = self.make_post("keys")
         self.author = Person("alma-the-author")
         self.reader = Person("rufus-the-reader")
         self.visitor = Person("vera-the-visitor")
-        staff = User.objects.create_superuser(self.author.name)
-        self.author.client.force_login(staff)
-        self.reader.client.force_login(User.objects.create_user(self.reader.name))
+        self.author.client.force_login(self.staff)
+        self.reader.client.force_login(self.user)
         self.leave_a_message(self.author, FLASH)
         self.leave_a_name(self.visitor)
         self.people = (self.author, self.reader, self.visitor)
@@ -79,6 +82,11 @@ class PersonalTestCase(CacheTestCase):
         return {(person.name, url): person.get(url) for url in urls for person in order}
 
 
+def orders(people):
+    """Return three orders of the three, so that each of them reads what each other one filled."""
+    return [people[first:] + people[:first] for first in range(len(people))]
+
+
 @dataclass
 class Reading:
     """What happened when each person read each page, in one order."""
@@ -90,7 +98,7 @@ class Reading:
 
 @tag("behaviour")
 class OrderTests(PersonalTestCase):
-    """Three people read each page, in each order of the three."""
+    """Three people read each page, each of them once as the first."""
 
     readings = []  # Made by the first test and used by all of them.
 
@@ -98,7 +106,7 @@ class OrderTests(PersonalTestCase):
         super().setUp()
         self.comment = self.make_comment(self.post, "Ada")
         if not self.readings:
-            for order in permutations(self.people):
+            for order in orders(self.people):
                 self.leave_a_message(self.author, FLASH)
                 seen = self.read_in_turn(order)
                 secrets = {person.name: set(person.secrets) for person in order}
@@ -109,9 +117,6 @@ class OrderTests(PersonalTestCase):
         for reading in self.readings:
             with self.subTest(order=reading.order):
                 yield reading
-
-    def test_there_are_six_orders(self):
-        self.assertEqual(len({tuple(reading.order) for reading in self.readings}), 6)
 
     def test_the_second_and_the_third_person_get_shared_pages_from_the_cache(self):
         for reading in self.in_each_order():
@@ -156,7 +161,7 @@ class PersonalInRedisTests(PersonalTestCase):
     """No level stores anything that belongs to one person."""
 
     def test_no_level_stores_a_secret(self):
-        for order in permutations(self.people):
+        for order in orders(self.people):
             self.leave_a_message(self.author, FLASH)
             self.read_in_turn(order)
 

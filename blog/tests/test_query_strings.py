@@ -20,11 +20,11 @@ TRACKING = (
 
 
 class QueryStringTestCase(CacheTestCase):
-    def setUp(self):
-        super().setUp()
+    @classmethod
+    def setUpTestData(cls):
         for number in range(12):
-            self.make_post(f"post-{number}")
-        self.make_post("keys")
+            cls.make_post(f"post-{number}")
+        cls.make_post("keys")
 
 
 @tag("behaviour")
@@ -140,9 +140,9 @@ class HeaderTests(CacheTestCase):
         {"Pragma": "no-cache"},
     )
 
-    def setUp(self):
-        super().setUp()
-        self.make_post("keys")
+    @classmethod
+    def setUpTestData(cls):
+        cls.make_post("keys")
 
     def test_a_request_with_any_header_hits_the_cached_page(self):
         for url in self.urls:
@@ -201,9 +201,9 @@ class HeaderEntriesTests(CacheTestCase):
 
     urls, headers = HeaderTests.urls, HeaderTests.headers
 
-    def setUp(self):
-        super().setUp()
-        self.make_post("keys")
+    @classmethod
+    def setUpTestData(cls):
+        cls.make_post("keys")
 
     def test_a_request_with_any_header_makes_no_entry(self):
         for url in self.urls:
@@ -229,9 +229,9 @@ class HeaderEntriesTests(CacheTestCase):
 class SearchBoundTests(CacheTestCase):
     """A visitor can ask anything. Search stores a limited number of answers."""
 
-    def setUp(self):
-        super().setUp()
-        self.make_post("keys")
+    @classmethod
+    def setUpTestData(cls):
+        cls.make_post("keys")
 
     def search(self, query):
         return self.client.get("/search/", {"q": query})

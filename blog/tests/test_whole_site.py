@@ -1,25 +1,22 @@
 """Level 1, the whole site: /, /tags/<slug>/, /about/, /feed/ and /sitemap.xml."""
 
-import ast
-import inspect
 from datetime import UTC, datetime
 
 from django.conf import settings
 from django.core.cache import caches
-from django.test import SimpleTestCase, tag
+from django.test import tag
 
-from blog import feeds, views
 from blog.tests import CacheTestCase
 
 WHOLE_SITE = ("/", "/?page=2", "/tags/redis/", "/about/", "/feed/", "/sitemap.xml")
 
 
 class WholeSiteTestCase(CacheTestCase):
-    def setUp(self):
-        super().setUp()
+    @classmethod
+    def setUpTestData(cls):
         for number in range(12):
             published_at = datetime(2026, 3, number + 1, tzinfo=UTC)
-            self.make_post(f"post-{number}", published_at=published_at)
+            cls.make_post(f"post-{number}", published_at=published_at)
 
 
 @tag("behaviour")
@@ -131,34 +128,3 @@ class WholeSiteInRedisTests(WholeSiteTestCase):
             with self.subTest(url):
                 self.assertEqual(self.client.get(url).status_code, 404)
                 self.assertEqual(self.pages("site"), [])
-
-
-class NoCacheCodeTests(SimpleTestCase):
-    """The whole-site level is in the settings alone."""
-
-    def test_its_views_have_no_cache_code(self):
-        for view in (views.home, views.tag, views.about, views.page_or_404):
-            tree = ast.parse(inspect.getsource(inspect.unwrap(view)))
-            names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-            names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-
-            with self.subTest(view.__name__):
-                self.assertEqual({name for name in names if "cach" in name.lower()}, set())
-
-    def test_feed_and_sitemap_have_no_cache_code(self):
-        tree = ast.parse(inspect.getsource(feeds))
-
-        imported = [ast.unparse(node) for node in ast.walk(tree) if "Import" in type(node).__name__]
-        self.assertEqual([line for line in imported if "cach" in line.lower()], [])
-
-    def test_update_stands_outside_of_fetch(self):
-        middleware = settings.MIDDLEWARE
-
-        update = middleware.index("resilient_cache.pages.UpdateCacheMiddleware")
-        fetch = middleware.index("resilient_cache.pages.FetchFromCacheMiddleware")
-        self.assertLess(update, fetch)
-        self.assertEqual(fetch, len(middleware) - 1)
-
-    def test_the_settings_name_alias_and_seconds(self):
-        self.assertEqual(settings.CACHE_MIDDLEWARE_ALIAS, "site")
-        self.assertEqual(settings.CACHE_MIDDLEWARE_SECONDS, 60)

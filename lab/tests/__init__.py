@@ -2,10 +2,22 @@
 
 import json
 
+from django.conf import settings
 from django.core.cache import caches
 from django.test import TransactionTestCase, override_settings
 
+from blog.tests import CacheTestCase
 from lab.caches import DATABASE, lab_cache
+
+
+# With the watch, whose headers the pages of the lab read.
+@override_settings(ROOT_URLCONF="lab.tests.urls", MIDDLEWARE=settings.MIDDLEWARE)
+class LabPageTestCase(CacheTestCase):
+    """A page of the lab that answers at once."""
+
+    def setUp(self):
+        super().setUp()
+        lab_cache("", DATABASE).clear()
 
 
 @override_settings(ROOT_URLCONF="lab.tests.urls")

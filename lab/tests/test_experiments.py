@@ -2,35 +2,18 @@
 
 import re
 
-from django.test import override_settings, tag
+from django.test import tag
 
 from blog.tests import CacheTestCase
 from blog.tests.test_browser import BrowserTestCase
-from lab.tests import LabTestCase
-from lab.urls import EXPERIMENTS
+from lab.tests import LabPageTestCase, LabTestCase
 from resilient_cache.groups import invalidate
 
 
-@override_settings(ROOT_URLCONF="lab.tests.urls")
-class ExperimentTests(CacheTestCase):
+class ExperimentTests(LabPageTestCase):
     @classmethod
     def setUpTestData(cls):
         cls.make_post("keys")
-
-    def test_each_page_has_a_form_and_the_code_that_runs(self):
-        for experiment in EXPERIMENTS:
-            with self.subTest(experiment.slug):
-                response = self.client.get(f"/lab/{experiment.slug}/")
-
-                self.assertContains(response, "<form")
-                self.assertContains(response, "To take home")
-
-    def test_each_page_links_to_its_post(self):
-        for experiment in EXPERIMENTS:
-            with self.subTest(experiment.slug):
-                response = self.client.get(f"/lab/{experiment.slug}/")
-
-                self.assertContains(response, f'href="/posts/{experiment.post}/"')
 
     def test_keys_names_a_miss_and_then_a_hit(self):
         options = {"url": "http://testserver/about/"}

@@ -8,10 +8,9 @@ from django.conf import settings
 from django.core.cache import caches
 from django.test import Client, tag
 
-from blog.tests import CacheTestCase
 from blog.tests.test_browser import BrowserTestCase
 from lab.race import LEVELS
-from lab.tests import LabTestCase
+from lab.tests import LabPageTestCase, LabTestCase
 from mysite.private_redis import use_redis
 from mysite.tests.processes import wait_until
 
@@ -19,13 +18,11 @@ RUN, OTHER = "0123456789ab", "ba9876543210"
 needs_headers = skipUnless(settings.CACHE_WATCH, "CACHE_WATCH=0: no page has the headers.")
 
 
-class RaceTests(LabTestCase):
-    make_post = CacheTestCase.make_post
-
-    def setUp(self):
-        super().setUp()
-        self.make_post("keys")
-        self.make_post("hashes", body="All about hashes and keys.")
+class RaceTests(LabPageTestCase):
+    @classmethod
+    def setUpTestData(cls):
+        cls.make_post("keys")
+        cls.make_post("hashes", body="All about hashes and keys.")
 
     def ask(self, level, run=RUN):
         response = self.client.get(f"/lab/race/page/{level}/{run}/")
@@ -142,7 +139,7 @@ class RaceTests(LabTestCase):
         self.assertIn("Redis does not answer", response.json()["errors"][""][0])
 
 
-class WithoutWatchTests(LabTestCase):
+class WithoutWatchTests(LabPageTestCase):
     TIMING = "lab.timing.TimingMiddleware"
 
     def setUp(self):

@@ -11,13 +11,13 @@ from blog.tests.test_browser import BrowserTestCase
 from lab import wire
 from lab.caches import DATABASE
 from lab.compat import PythonParser
-from lab.tests import LabTestCase
+from lab.tests import LabPageTestCase, LabTestCase
 from mysite.private_redis import use_redis
 
 MINE, OTHER = "0123456789ab", "ba9876543210"
 
 
-class WireTests(LabTestCase):
+class WireTests(LabPageTestCase):
     def send(self, command, scratch=MINE, status=200):
         response = self.client.post("/lab/wire/", {"command": command, "scratch": scratch})
         self.assertEqual(response.status_code, status)

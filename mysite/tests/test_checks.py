@@ -9,11 +9,10 @@ from django.core import checks
 from django.test import SimpleTestCase, override_settings, tag
 from redis import Redis
 
-from mysite.checks import CHECK_TIMEOUT, redis_answers, redis_problem
+from mysite.checks import redis_answers, redis_problem
 from mysite.private_redis import PrivateRedis
 from mysite.testing import PATIENCE
 from mysite.tests.processes import run
-from resilient_cache.backend import REDIS_TIMEOUT
 
 NOBODY = "redis://127.0.0.1:1"  # Port 1 is tcpmux: no machine has run it for decades.
 
@@ -70,9 +69,7 @@ class RedisCheckTests(SimpleTestCase):
 
         self.assertRegex(problem, "(?i)no answer|timeout")
 
-    def test_the_timeout_is_no_longer_than_that_of_a_page(self):
-        self.assertLessEqual(CHECK_TIMEOUT, REDIS_TIMEOUT)
-
+    @tag("slow")
     def test_manage_py_warns_and_goes_on(self):
         done = run("manage.py", "check", REDIS_URL=NOBODY)
 

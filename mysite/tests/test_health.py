@@ -16,6 +16,7 @@ from mysite.tests.served import Gunicorn, Home
 QUESTIONS = ("/healthz", "/readyz")
 
 
+@tag("outage")
 class RedisTests(TestCase):
     """A process without visitors knows of Redis, too, because each check asks."""
 
@@ -29,14 +30,6 @@ class RedisTests(TestCase):
         response = self.client.get(path)
         self.assertEqual(response.status_code, 200)
         return response.json()["redis"]
-
-    def test_healthz_says_since_when_redis_is_up(self):
-        before = int(time.time())
-
-        health = self.client.get("/healthz").json()
-
-        self.assertEqual(health, {"status": "ok", "redis": "up", "since": health["since"]})
-        self.assertLess(abs(health["since"] - before), 60)
 
     def test_a_redis_that_stops_is_down_and_both_still_answer_200(self):
         self.assertEqual([self.redis(path) for path in QUESTIONS], ["up", "up"])
@@ -75,6 +68,12 @@ class RedisTests(TestCase):
 
 
 class AnswerTests(TestCase):
+    def test_healthz_says_since_when_redis_is_up(self):
+        health = self.client.get("/healthz").json()
+
+        self.assertEqual(health, {"status": "ok", "redis": "up", "since": health["since"]})
+        self.assertLessEqual(health["since"], time.time())
+
     def test_any_host_may_ask_as_load_balancers_do(self):
         for path in QUESTIONS:
             for host in ("10.1.2.3:8000", "[fd00::1]:8000", "evil.example", "not a host"):

@@ -38,9 +38,9 @@ class HeadTests(CacheTestCase):
     CHANGING = {"Age", "Cache-Status", "Server-Timing", "Expires"}
     PATHS = ("/about/", "/posts/keys/", "/archive/", "/healthz", "/no/such/page/")
 
-    def setUp(self):
-        super().setUp()
-        self.make_post("keys")
+    @classmethod
+    def setUpTestData(cls):
+        cls.make_post("keys")
 
     def test_a_head_has_the_headers_of_a_get_on_misses_and_hits(self):
         for path in self.PATHS:
@@ -73,9 +73,9 @@ class HeadTests(CacheTestCase):
 class TooMuchTests(CacheTestCase):
     """A request that is refused is one line of the log, not a traceback."""
 
-    def setUp(self):
-        super().setUp()
-        self.make_post("keys")
+    @classmethod
+    def setUpTestData(cls):
+        cls.make_post("keys")
 
     def test_a_foreign_host(self):
         with self.assertLogs("django.security.DisallowedHost") as log:

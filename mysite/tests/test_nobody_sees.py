@@ -3,8 +3,9 @@
 import re
 from unittest import skipUnless
 
+from django.conf import settings
 from django.contrib.auth.models import User
-from django.test import Client, tag
+from django.test import Client, override_settings, tag
 
 from blog.models import Comment, Tag
 from blog.tests import CacheTestCase
@@ -58,16 +59,17 @@ class Person:
         return f"{headers}\n{response.cookies.output()}\n{text}"
 
 
+@override_settings(MIDDLEWARE=settings.MIDDLEWARE)  # With the watch: its pages are asked for.
 class NobodySeesTests(CacheTestCase):
     """An author, a reader who is logged in, a visitor who commented, and nobody."""
 
-    def setUp(self):
-        super().setUp()
+    @classmethod
+    def setUpTestData(cls):
         for number in range(11):  # A second page of the list.
-            self.make_post("keys" if number == 0 else f"post-{number}")
-        self.post = self.make_post("fragments", tags=("redis", "django"))
+            cls.make_post("keys" if number == 0 else f"post-{number}")
+        cls.make_post("fragments", tags=("redis", "django"))
         staff = User.objects.create_superuser(NAMES[0])
-        self.users = {NAMES[0]: staff, NAMES[1]: User.objects.create_user(NAMES[1])}
+        cls.users = {NAMES[0]: staff, NAMES[1]: User.objects.create_user(NAMES[1])}
 
     def begin(self):
         """Let everybody come anew to empty caches."""

@@ -27,9 +27,9 @@ def ask(*words):
 
 
 class CommandTests(CacheTestCase):
-    def setUp(self):
-        super().setUp()
-        self.post = self.make_post("keys")
+    @classmethod
+    def setUpTestData(cls):
+        cls.post = cls.make_post("keys")
 
     def test_scan_lists_the_keys_of_one_database(self):
         self.client.get("/about/")
