@@ -106,6 +106,7 @@ class StampedeTests(LabTestCase):
         self.assertEqual(list(computed), ["a lock", "resilient_cache"])
         self.assertGreaterEqual(min(computed.values()), 1)
 
+    @tag("slow")
     def test_one_request_builds_a_page_of_each_level(self):
         computed = self.computed("pages", "Computed")
 
