@@ -3,6 +3,7 @@
 import re
 import selectors
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from gunicorn.http import get_parser
@@ -11,9 +12,16 @@ from gunicorn.workers.gthread import ThreadWorker
 # Seconds for a client to send its request. Then its connection is closed.
 PATIENCE = 10
 
-# Bytes that the worker collects for one connection. A longer request gets a thread when this
-# much of it has arrived. Comments and search terms are much shorter.
+# Bytes that the worker collects for one connection. Comments and search terms are much shorter.
 ENOUGH = 64 * 1024
+
+# Threads for longer requests, which wait there for the rest. They have a pool of their own, so
+# clients that never send the rest can't take the threads of all others.
+LONG_REQUESTS = 8
+
+# Threads that close connections. Each waits up to 2 seconds for the client to close its end,
+# which gunicorn itself does in the main loop, while no other request is answered.
+CLOSING = 32
 
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
 CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked", re.IGNORECASE)
@@ -31,12 +39,19 @@ class PatientWorker(ThreadWorker):
     It uses gunicorn's internals, so test_worker.py has to pass with each new gunicorn.
     """
 
+    def init_process(self):
+        """Start to serve. Returns when the worker ends."""
+        self.long_requests = ThreadPoolExecutor(max_workers=LONG_REQUESTS)
+        self.closing = ThreadPoolExecutor(max_workers=CLOSING)
+        super().init_process()
+
     def enqueue_req(self, conn):
         """Give the connection a thread as soon as its next request has arrived."""
         if self.cfg.is_ssl:
             return super().enqueue_req(conn)
         if conn.parser is None:
             conn.parser = get_parser(self.cfg, conn.sock, conn.client)
+            conn.close = partial(self.closing.submit, conn.close)
         conn.received = conn.parser.unreader.take_buffered()  # Of a pipelined request.
         conn.was_told_to_continue = False
         conn.sock.setblocking(False)
@@ -56,9 +71,9 @@ class PatientWorker(ThreadWorker):
             self.poller.register(sock, selectors.EVENT_READ, partial(self.go_on, conn))
 
     def collect(self, conn):
-        """Read what is there. Return whether this ended: the request is whole, or it failed."""
+        """Read what is there. Return whether this ended: a thread goes on, or it failed."""
         try:
-            while not is_whole(conn):
+            while not (whole := is_whole(conn)) and len(conn.received) < ENOUGH:
                 if not (piece := conn.sock.recv(ENOUGH)):
                     raise ConnectionResetError
                 conn.received += piece
@@ -70,16 +85,16 @@ class PatientWorker(ThreadWorker):
             return True
         conn.parser.unreader.unread(conn.received)
         conn.data_ready = True
-        super().enqueue_req(conn)
+        pool = self.tpool if whole else self.long_requests
+        done = pool.submit(self.handle, conn)
+        done.add_done_callback(partial(self.method_queue.defer, self.finish_request, conn))
         return True
 
 
 def is_whole(conn):
-    """Return whether a request has arrived, or ENOUGH of it. Raises OSError."""
+    """Return whether all of a request has arrived. Raises OSError."""
     received = conn.received
     end = received.find(b"\r\n\r\n")
-    if len(received) >= ENOUGH:
-        return True
     if end < 0:
         return False
     head, body = received[: end + 2], len(received) - end - 4
