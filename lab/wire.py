@@ -267,8 +267,8 @@ experiment = Experiment(
         "go to Redis, the bytes that come back, and what redis-py makes of them."
     ),
     lesson=(
-        "SET with EX or PX stores the value and its timeout in one command. At no moment the key "
-        "has no timeout.",
+        "SET with EX or PX stores the value and its timeout in one command. The key is never "
+        "without a timeout.",
         "NX stores the value only if the key does not exist. That is `cache.add()`, and the heart "
         "of a lock.",
         "TTL is -2 for a key that does not exist, and -1 for a key without a timeout. Keys without "
