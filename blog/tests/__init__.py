@@ -5,6 +5,8 @@ Tests with the tag "behaviour" say what any cache has to do: hit, miss, invalida
 show a page to the wrong visitor. They pass on other backends too: see backends.py.
 """
 
+import math
+import time
 from collections import Counter
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -70,6 +72,24 @@ class CacheTestCase(TestCase):
         """Return {key: bytes} of everything that Redis holds, of all levels."""
         clients = [self.redis(level) for level in DATABASES]
         return {key.decode(): client.get(key) for client in clients for key in client.scan_iter()}
+
+    filled = (-math.inf, None, {})  # When, what read() returned, what Redis held then.
+
+    def fill_once(self, read):
+        """
+        Fill the caches by read(), and return what it returned.
+
+        To save time, the next tests of the class restore what Redis held after that. Only for
+        20 seconds, because pages expire.
+        """
+        cls = type(self)
+        began, returned, stored = vars(cls).get("filled", CacheTestCase.filled)
+        if stored and time.monotonic() < began + 20:
+            self.restore(stored)
+        else:
+            began, returned = time.monotonic(), read()
+            cls.filled = began, returned, self.stored()
+        return returned
 
     def restore(self, stored):
         """Let Redis hold what stored() returned, for another ten minutes."""

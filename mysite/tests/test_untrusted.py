@@ -45,8 +45,7 @@ class UntrustedTests(CacheTestCase):
 
     def setUp(self):
         super().setUp()
-        self.right = self.read()
-        self.read()
+        self.right = self.fill_once(self.read)
 
     def read(self):
         """Return the lines of each page that name the post."""
