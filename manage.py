@@ -17,11 +17,16 @@ def main():
             from mysite.management.commands.up import set_environment
 
             set_environment()
+        if sys.argv[1:2] == ["test"]:
+            # Tests have the defaults, whatever this shell or container has set.
+            from mysite.processes import forget_variables
+
+            forget_variables()
         if sys.argv[1:2] == ["runserver"] and not any("--settings" in each for each in sys.argv):
             # Its reloader would print a traceback, and wait.
             from django.conf import settings
 
-            from resilient_cache.backend import database_url
+            from resilient_cache.location import database_url
 
             database_url(settings.REDIS_URL)
         execute_from_command_line(sys.argv)

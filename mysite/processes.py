@@ -47,10 +47,18 @@ if author:
 """
 
 
+HIDDEN = VARIABLES | {f"{name}_FILE" for name in VARIABLES}
+
+
 def environment(**variables):
     """Return this process's environment with only these of the project's variables."""
-    hidden = VARIABLES | {f"{name}_FILE" for name in VARIABLES}
-    return {name: os.environ[name] for name in os.environ if name not in hidden} | variables
+    return {name: os.environ[name] for name in os.environ if name not in HIDDEN} | variables
+
+
+def forget_variables():
+    """Let this process have none of the project's variables. Call it before the settings."""
+    for name in HIDDEN:
+        os.environ.pop(name, None)
 
 
 def wait_until(condition, seconds=60):

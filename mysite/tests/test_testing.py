@@ -91,7 +91,8 @@ class RunTests(SimpleTestCase):
 
     def run_tests(self, *arguments):
         """Run the sample tests; return the processes and the URLs they had."""
-        done = run(*arguments, REDIS_URL=self.other.url)
+        elsewhere = {"SECRET_KEY": "x", "DEBUG": "0", "HTTPS": "1"}  # As a server is set up.
+        done = run(*arguments, REDIS_URL=self.other.url, **elsewhere)
         self.assertEqual(done.returncode, 0, done.stderr)
         reports = re.findall(r"^(\d+) of \d+: unix://(\S+)$", done.stdout, re.MULTILINE)
         self.assertEqual(len(reports), 2, done.stdout)
