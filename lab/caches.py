@@ -4,7 +4,7 @@ from django.conf import settings
 from django.core.cache import CacheHandler
 from django_redis.client.herd import Marker
 
-from resilient_cache.backend import database_url
+from resilient_cache.location import database_url
 from resilient_cache.serializer import SafeSerializer
 
 RESILIENT = "resilient_cache.backend.RedisCache"

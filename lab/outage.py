@@ -24,7 +24,8 @@ from redis import Redis
 from blog import rendering
 from lab.experiment import Experiment
 from mysite.private_redis import PrivateRedis
-from resilient_cache.backend import PoolFactory, database_url
+from resilient_cache.backend import PoolFactory
+from resilient_cache.location import database_url
 
 TICK = 0.25  # Seconds between two points of the plot.
 PAUSE = 0.05  # Seconds that a visitor reads before asking for the next page.

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from resilient_cache.backend import database_url
+from resilient_cache.location import database_url
 
 CHECK_TIMEOUT = 0.25  # Seconds. Every manage.py command waits for its checks.
 

@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.log import CallbackFilter
 
 from mysite.running import running_url
-from resilient_cache.backend import database_url
+from resilient_cache.location import database_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 

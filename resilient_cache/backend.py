@@ -5,19 +5,19 @@ It is django_redis.cache.RedisCache with other defaults and one rule: an error o
 escapes. Everything that django-redis documents for OPTIONS works here, too.
 """
 
+from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.exceptions import ImproperlyConfigured
 from django_redis.exceptions import ConnectionInterrupted
 from django_redis.pool import ConnectionFactory
-from redis.connection import Connection, parse_url
 
 from resilient_cache import guard
 from resilient_cache.breaker import Breaker
 from resilient_cache.guard import MISSING
+from resilient_cache.location import database_url
 from resilient_cache.quiet import QuietCache
 
 # Seconds that connecting, or waiting for an answer, may take. A cache that needs longer than
@@ -101,13 +101,23 @@ class RedisCache(QuietCache):
             return None
 
     def set(self, *args: Any, **kwargs: Any) -> bool:
-        """Store a value. Return whether Redis has it now."""
-        if self.breaker.refuses_writes:
-            return False
-        try:
-            return self.client.set(*args, **kwargs)
-        except ConnectionInterrupted:
-            return False
+        """
+        Store a value. Return whether Redis has it now.
+
+        If Redis is full, the key is deleted: its old value is not what the caller wants there.
+        """
+        if not self.breaker.refuses_writes:
+            with suppress(ConnectionInterrupted):
+                return self.client.set(*args, **kwargs)
+        if self.breaker.refuses_writes and not kwargs.get("nx"):
+            self._delete_for_set(*args, **kwargs)
+        return False
+
+    def _delete_for_set(
+        self, key: str, value: Any, timeout: Any = None, version: Any = None, **kwargs: Any
+    ) -> None:
+        with suppress(ConnectionInterrupted):
+            self.client.delete(key, version=version)
 
     def set_many(
         self,
@@ -174,7 +184,8 @@ class RedisCache(QuietCache):
         if value is not MISSING:
             return value
         try:
-            value = default() if callable(default) else default
+            with guard.building(lock):
+                value = default() if callable(default) else default
             return self._store(key, value, timeout, version, lock)
         except BaseException:
             if lock:
@@ -189,10 +200,11 @@ class RedisCache(QuietCache):
         if value is not MISSING:
             return value
         try:
-            if iscoroutinefunction(default):
-                value = await default()
-            else:
-                value = default() if callable(default) else default
+            with guard.building(lock):
+                if iscoroutinefunction(default):
+                    value = await default()
+                else:
+                    value = default() if callable(default) else default
             store = sync_to_async(self._store, thread_sensitive=False)
             return await store(key, value, timeout, version, lock)
         except BaseException:
@@ -206,9 +218,13 @@ class RedisCache(QuietCache):
         """Store what was built. Return it, or what another client has stored meanwhile."""
         stored: bool | None
         if lock and lock.refreshes:
-            stored = self.set(key, value, timeout, version)
+            found, is_due, _ = self._look(key, timeout, version)
+            if found is MISSING or is_due:
+                stored = self.set(key, value, timeout, version)
+            else:  # Another client has stored a newer value since this build began.
+                value, stored = found, True
         else:
-            # Not set(): another client may have stored a newer value since the miss.
+            # Not set(), for the same reason.
             stored = self.add(key, value, timeout, version)
             if stored is False and (found := self.get(key, MISSING, version)) is not MISSING:
                 value, stored = found, True
@@ -216,60 +232,27 @@ class RedisCache(QuietCache):
             lock.release(bool(stored) and timeout != 0)
         return value
 
+    def _look(self, key: str, timeout: Any, version: Any, again: bool = True) -> guard.Look:
+        seconds = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+        before_its_end = 1000 * guard.early(seconds) if seconds else 0
+        try:
+            value, ttl = self.client.get_with_ttl(key, MISSING, version)
+        except ConnectionInterrupted:
+            return MISSING, False, None
+        if again:
+            self.cache_event("again", key, version)
+        return value, 0 <= ttl <= before_its_end and value is not MISSING, None
+
     def _turn(self, key: str, timeout: Any, version: Any) -> guard.Turn:
         if version is None:
             version = self.version
-        seconds = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
-        before_its_end = 1000 * guard.early(seconds) if seconds else 0
-        looks = 0
-
-        def look() -> guard.Look:
-            nonlocal looks
-            looks += 1
-            try:
-                value, ttl = self.client.get_with_ttl(key, MISSING, version)
-            except ConnectionInterrupted:
-                return MISSING, False, None
-            if looks > 1:
-                self.cache_event("again", key, version)
-            return value, 0 <= ttl <= before_its_end and value is not MISSING, None
-
-        def steps() -> guard.Turn:
-            return (yield from guard.turn(self, lambda: str(key), look, look(), version=version))
-
-        return steps()
-
-
-def database_url(url: str, number: int = 0) -> str:
-    """
-    Return `url` with its database, 0 if it names none, raised by `number`.
-
-    Raises ImproperlyConfigured, without the password, for a URL that redis-py can't use.
-    """
-    scheme, separator, rest = url.partition("://")
-    url = f"{scheme.lower()}{separator}{rest}"
-    try:
-        parts = urlsplit(url)
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if parts.scheme == "unix" and parts.path.strip("/"):
-            query["db"] = str(int(query.get("db") or 0) + number)
-            # urlunsplit() would write unix:/path.
-            result = f"unix://{parts.netloc}{parts.path}?{urlencode(query)}"
-        elif parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0:
-            database = int(query.pop("db", None) or parts.path.strip("/") or 0) + number
-            result = parts._replace(path=f"/{database}", query=urlencode(query)).geturl()
-        else:
-            raise ValueError("it is not of one of these forms")
-        options = parse_url(result)
-        if options.get("decode_responses"):
-            raise ValueError("decode_responses would break every value: they are bytes.")
-        # This connects to nothing, and complains about unknown options.
-        options.pop("connection_class", Connection)(**options)
-    except (ValueError, TypeError) as error:
-        reason = str(error).rpartition("__init__() ")[2].rstrip(".")
-        raise ImproperlyConfigured(
-            f"The URL of Redis is not usable: {reason}. It takes "
-            "redis://[[user]:password@]host[:port][/database], rediss:// with the same, or "
-            "unix:///path/to/redis.sock, with options of redis-py behind a question mark."
-        ) from None
-    return result
+        first = self._look(key, timeout, version, again=False)
+        return (
+            yield from guard.turn(
+                self,
+                lambda: str(key),
+                lambda: self._look(key, timeout, version),
+                first,
+                version=version,
+            )
+        )

@@ -30,15 +30,9 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from resilient_cache.circuit import (
-    OUTAGES,
-    Breaker,
-    BreakerOpen,
-    breaker_at,
-    is_outage,
-    on_close,
-)
+from resilient_cache.circuit import Breaker, breaker_at, on_close
 from resilient_cache.compat import connection_options, server_message
+from resilient_cache.errors import OUTAGES, BreakerOpen, is_outage
 from resilient_cache.log import Quiet, hidden_error
 
 __all__ = [
@@ -122,6 +116,7 @@ class BreakerRetry(Retry):
         if self._was_lost:
             self._was_lost = False
             epoch = self._epoch = breaker.reconnect(epoch)
+            breaker.check()
         failures = 0
         while True:
             try:
@@ -203,6 +198,8 @@ class BreakerPool(ConnectionPool):
                 connection.on_connect()
         except ResponseError as error:
             raise HandshakeRefused(server_message(error)) from error
+        except (AttributeError, TypeError, ValueError) as error:  # +OK in answer to HELLO.
+            raise HandshakeRefused(f"This is not a Redis server: {error}") from error
 
     def _log_hello(self, error: RedisError) -> None:
         _log.warning(
@@ -213,10 +210,15 @@ class BreakerPool(ConnectionPool):
             kind=self.breaker.address,
         )
 
-    def disconnect(self, *args: Any, **kwargs: Any) -> None:
-        """Close the connections. Those that take their place are not in place of lost ones."""
+    def disconnect(self, inuse_connections: bool = False) -> None:
+        """
+        Close the connections that are idle, or with `inuse_connections` all of them.
+
+        redis-py closes all by default. Those in use belong to other threads, which would take
+        this for an outage.
+        """
         self.closings += 1
-        super().disconnect(*args, **kwargs)
+        super().disconnect(inuse_connections=inuse_connections)
 
     def make_connection(self) -> Any:
         """Return a new connection. Raises ConnectionError if max_connections are in use."""

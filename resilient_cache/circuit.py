@@ -13,20 +13,11 @@ from typing import Any, TypeVar
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    ConnectionError,
-    InvalidResponse,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-    TimeoutError,
-)
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 from redis.retry import Retry
 
 from resilient_cache.compat import connection_options, server_message
+from resilient_cache.errors import BreakerOpen, is_outage
 from resilient_cache.log import Quiet, hidden_error
 
 # Seconds from one probe to the next. Each process probes for itself.
@@ -38,40 +29,7 @@ WRITE_PAUSE = 0.5
 # The DEL of this key changes nothing. It shows whether a server takes writes again.
 PROBE_KEY = "resilient_cache:probe"
 
-# Errors that mean "not this server". AskError includes MOVED, ClusterDownError includes
-# MASTERDOWN. OSError is what a socket raises while it connects.
-OUTAGES = (
-    ConnectionError,
-    TimeoutError,
-    OSError,
-    InvalidResponse,
-    ReadOnlyError,
-    ClusterDownError,
-    AskError,
-)
-# The same for errors without a class in redis-py. A server that can't save to its disk, or has
-# too few replicas, takes no writes at all. A server that is BUSY runs a script for too long.
-OUTAGE_CODES = {"MISCONF", "NOREPLICAS", "BUSY"}
-
 Callback = TypeVar("Callback", bound=Callable[["Breaker"], object])
-
-
-class BreakerOpen(ConnectionError):
-    """Redis was not asked, because it failed a moment ago."""
-
-
-def is_outage(error: object) -> bool:
-    """
-    Return whether `error` means that this server can't be used.
-
-    A server that refuses all writes is one: nothing on it could be invalidated, so nothing
-    may be read from it. A new connection may reach another server, as after a failover.
-    """
-    if isinstance(error, OUTAGES):
-        return True
-    return isinstance(error, ResponseError) and (
-        server_message(error).split(" ", 1)[0] in OUTAGE_CODES
-    )
 
 
 class Breaker:

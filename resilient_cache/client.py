@@ -19,6 +19,14 @@ _log = Quiet(10)
 class Client(DefaultClient):
     """OPTIONS["CLIENT_CLASS"] of resilient_cache.backend.RedisCache."""
 
+    def get_client(self, write: bool = True, tried: Any = None) -> Redis:
+        """
+        Return the redis-py client of the first server in LOCATION, for reads and for writes.
+
+        A replica can lag behind, and would serve what was invalidated on its primary.
+        """
+        return super().get_client(True, tried)
+
     def readable(self, key: str, value: Any, default: Any = None) -> Any:
         """Return what Redis holds at `key` as `value`, or `default`: nothing, or unreadable."""
         if value is None:

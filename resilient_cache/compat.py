@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from asgiref.sync import SyncToAsync
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 from django.http import HttpRequest
 from redis.connection import AbstractConnection
 
@@ -39,16 +39,48 @@ def asgi_request() -> Any:
     return context.get(None) if context else None
 
 
-def waiting_callbacks(using: str | None = None) -> Iterator[Any]:
+def will_set_cookie(request: HttpRequest) -> bool:
     """
-    Yield the functions that wait for COMMIT in this thread, of one database or of all.
+    Return whether middleware will add a Set-Cookie header to the response to this request.
+
+    SessionMiddleware and CsrfViewMiddleware do so after cache_page() has stored the page.
+    `CSRF_COOKIE_NEEDS_UPDATE` in META is undocumented. If it is gone, a page that shows a CSRF
+    token is stored, as Django's cache_page() does: the test of that fails.
+    """
+    session = getattr(request, "session", None)
+    return bool(request.META.get("CSRF_COOKIE_NEEDS_UPDATE") or getattr(session, "modified", False))
+
+
+def has_read_session(request: HttpRequest) -> bool:
+    """
+    Return whether SessionMiddleware will add `Vary: Cookie`, because the session was read.
+
+    `accessed` of a session is undocumented. If it is gone, one visitor's page can be shown to
+    others, as with Django's cache_page(): the test of that fails.
+    """
+    return bool(getattr(getattr(request, "session", None), "accessed", False))
+
+
+def plain_request(request: Any) -> Any:
+    """
+    Return the HttpRequest inside of the one that Django REST framework gives to its methods.
+
+    What is set on the outer one does not reach `query_params`. `_request` is undocumented. If
+    it is gone, `query` of cache_page() leaves such a view the other parameters.
+    """
+    return getattr(request, "_request", request)
+
+
+def waiting_callbacks() -> Iterator[Any]:
+    """
+    Yield the functions that wait for COMMIT in this thread, of all databases.
 
     `run_on_commit` is an undocumented list of (savepoints, function, robust). Django empties
     it at COMMIT and at ROLLBACK, which no signal tells. If it is gone, nothing waits as far as
     this package knows: a transaction then reads and stores what it has not committed.
     """
-    for alias in [using] if using else connections:
-        for entry in getattr(connections[alias or DEFAULT_DB_ALIAS], "run_on_commit", ()):
+    for alias in connections:
+        for entry in getattr(connections[alias], "run_on_commit", ()):
             yield entry[1]
 
 

@@ -12,9 +12,11 @@ and expire by themselves.
 - A path is the group of all pages at this path: invalidate("/about/").
 """
 
+import atexit
 import hashlib
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Iterable
 from functools import lru_cache
@@ -30,14 +32,18 @@ from resilient_cache.compat import waiting_callbacks
 
 logger = logging.getLogger("resilient_cache")
 
-# Seconds that a version lives after it was last used to store something. Longer than any
-# entry: a version that is gone matches no entry.
+# Seconds that a version lives after a page was last stored under it. If it expires, the values
+# under it are misses.
 VERSION_TIMEOUT = 48 * 60 * 60
 # Seconds that a version lives while nothing is stored under it. A client can ask for any path,
 # and each has a version.
 UNUSED_VERSION_TIMEOUT = 60
 # Seconds after which a failover can't have lost an invalidation any more.
 RECENT = 60
+# Seconds that a process goes on trying before it ends.
+PATIENCE = 5
+# How many of its latest groups a process remembers for that.
+MOST_RECENT = 10_000
 # How many groups a process remembers that Redis did not take. With more, it empties the cache.
 MOST_OWED = 1000
 # How many groups one round trip invalidates. With more, Redis could take longer than its timeout.
@@ -68,7 +74,11 @@ def group_key(group: str) -> str:
     """
     if not isinstance(group, str) or not group:
         raise ValueError(f"A group is a text with at least one character, not {group!r}.")
+    if group.startswith(("http://", "https://")):
+        raise ValueError(f"{group!r} is a URL. The group of a page is its path, such as /about/.")
     if group.startswith("/"):
+        if "?" in group or "#" in group:
+            raise ValueError(f"{group!r} is not a path: leave out what follows ? or #.")
         return path_key(unquote(group))  # What reverse() gives is quoted.
     return _name_key(group)
 
@@ -131,9 +141,7 @@ def invalidate(*groups: str) -> None:
     it is done at the other aliases.
     """
     keys = {group_key(group) for group in groups}
-    _recent.update(dict.fromkeys(keys, time.monotonic()))
-    for old in [key for key, at in _recent.copy().items() if at < time.monotonic() - RECENT]:
-        _recent.pop(old, None)
+    _remember(keys)
     errors = []
     for alias in settings.CACHES:
         try:
@@ -178,14 +186,39 @@ def pending() -> frozenset[str]:
     return frozenset().union(*waiting) if waiting else frozenset()
 
 
-# Groups that Redis did not take, for each alias, and the ones of the last minute (key: time).
+# Groups that Redis did not take, for each alias.
 _owed: dict[str, set[str]] = {}
+# The groups of the last minute, oldest first: {key: time.monotonic()}.
 _recent: dict[str, float] = {}
+_recent_lock = threading.Lock()
+
+
+def _remember(keys: Iterable[str]) -> None:
+    now = time.monotonic()
+    with _recent_lock:
+        for key in keys:
+            _recent.pop(key, None)  # To the end of the dict.
+            _recent[key] = now
+        while _recent and (
+            len(_recent) > MOST_RECENT or _recent[next(iter(_recent))] < now - RECENT
+        ):
+            del _recent[next(iter(_recent))]
+
+
+def _of_the_last_minute() -> set[str]:
+    since = time.monotonic() - RECENT
+    with _recent_lock:
+        return {key for key, at in _recent.items() if at >= since}
 
 
 def owed() -> dict[str, set[str]]:
     """Return for each alias the keys of the groups that this process has yet to invalidate."""
     return {alias: set(keys) for alias, keys in _owed.items() if keys}
+
+
+def forget() -> None:
+    """Forget what Redis did not take. What belongs to these groups stays until its timeout."""
+    _owed.clear()
 
 
 def _invalidate_at(alias: str, keys: Iterable[str]) -> None:
@@ -195,7 +228,8 @@ def _invalidate_at(alias: str, keys: Iterable[str]) -> None:
     if not hasattr(cache, "breaker"):
         raise NotInvalidated(f"{len(keys)} groups of {alias!r} are not invalidated")
     owed = _owed.setdefault(alias, set())
-    owed |= keys
+    if len(owed) <= MOST_OWED:  # One more is enough to know that the cache is to be emptied.
+        owed |= keys
     # Nothing is read until it is done.
     cache.breaker.fail(NotInvalidated(f"{len(keys)} groups of {alias!r} are not invalidated"))
 
@@ -213,6 +247,35 @@ def _write(cache: BaseCache, keys: set[str]) -> bool:
     return cache.delete_many(keys) is not None
 
 
+def settle() -> list[str]:
+    """
+    Wait until Redis has taken what this process still has to invalidate, PATIENCE seconds at most.
+
+    Return the aliases at which it has not.
+    """
+    ends = time.monotonic() + PATIENCE
+    while (open_at := _aliases_to_settle()) and time.monotonic() < ends:
+        caches[open_at[0]].breaker.probe()
+        time.sleep(0.1)
+    return open_at
+
+
+def _aliases_to_settle() -> list[str]:
+    known = set(owed()).intersection(settings.CACHES)
+    return sorted(alias for alias in known if caches[alias].breaker.is_open)
+
+
+@atexit.register
+def _settle_before_exit() -> None:
+    # A script that edits while Redis hangs, and then ends. After that, nothing knows of it.
+    if _owed and (aliases := settle()):
+        logger.warning(
+            "Redis did not take all invalidations before this process ended. What is cached at %s "
+            "may stay old until its timeout: see `manage.py invalidate`.",
+            ", ".join(aliases),
+        )
+
+
 @on_close
 def invalidate_again(breaker: Breaker) -> None:
     """
@@ -225,13 +288,12 @@ def invalidate_again(breaker: Breaker) -> None:
         if getattr(cache, "breaker", None) is not breaker:
             continue
         owed = _owed.get(alias, set()).copy()
-        since = time.monotonic() - RECENT
-        keys = owed | {key for key, at in _recent.copy().items() if at >= since}
-        if len(keys) > MOST_OWED:
+        if len(owed) > MOST_OWED:
             done = cache.clear() is not None
         else:
+            keys = owed | _of_the_last_minute()
             done = not keys or _write(cache, keys)
         if not done:
-            raise NotInvalidated(f"{len(keys)} groups of {alias!r} are not invalidated")
+            raise NotInvalidated(f"groups of {alias!r} are not invalidated")
         if owed:
             _owed[alias] -= owed

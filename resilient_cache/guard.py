@@ -20,7 +20,9 @@ It works on any of Django's cache backends.
 import secrets
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -96,10 +98,11 @@ class Lock:
         """Return the token of the request that holds it, ABANDONED, or None."""
         return self.cache.get(self.key, version=self.version)
 
-    def release(self, stored: bool = True) -> None:
+    def release(self, stored: bool | None = True) -> None:
         """
         Let go of the lock. Without a stored value, all requests that wait go on at once.
 
+        None: nothing was built, because another request had stored the value meanwhile.
         Only the holder's own token is deleted. Between the look and the deletion the lock can
         expire and be taken by another request: then a second request may build, once.
         """
@@ -108,13 +111,13 @@ class Lock:
         self.is_held = False
         if stored:
             _build_seconds[self.name] = time.monotonic() - self.began
-        else:
+        elif stored is False:
             _unstorable_until[self.name] = time.monotonic() + UNSTORABLE_TIMEOUT
         if self.holder() == self.token:
-            if stored:
-                self.cache.delete(self.key, version=self.version)
-            else:
+            if stored is False:
                 self.cache.set(self.key, ABANDONED, ABANDONED_TIMEOUT, version=self.version)
+            else:
+                self.cache.delete(self.key, version=self.version)
 
 
 _held = Local()
@@ -129,6 +132,20 @@ def held_locks() -> list[Lock]:
         _held.locks = []
     locks: list[Lock] = _held.locks
     return locks
+
+
+# The tokens of the locks under which this thread or task builds just now.
+_building: ContextVar[frozenset[str]] = ContextVar("building", default=frozenset())
+
+
+@contextmanager
+def building(lock: Lock | None) -> Iterator[None]:
+    """Build under this lock. What asks for the same key meanwhile does not wait for it."""
+    outer = _building.set(_building.get() | {lock.token} if lock else _building.get())
+    try:
+        yield
+    finally:
+        _building.reset(outer)
 
 
 @receiver(request_finished)
@@ -202,16 +219,19 @@ def turn(
                 # Another request may have stored it between our first look and our lock.
                 value, is_due, _ = look()
                 if value is not MISSING and not is_due:
-                    lock.release()
+                    lock.release(None)
                     return value, None
                 if lock.key == f"lock:{key_of()}":
                     lock.refreshes = value is not MISSING
                     return MISSING, lock
-                lock.release()  # It varies, as the second look has told: another key.
+                lock.release(None)  # It varies, as the second look has told: another key.
                 continue
             if value is not MISSING:
                 return value, None  # Another request builds the next one.
             now = time.monotonic()
+            holder, pause = lock.holder(), FIRST_PAUSE
+            if holder in _building.get():
+                return MISSING, None  # The value asks for itself while it is built.
             if waits_until is None:
                 if not _waiting.enter():
                     return MISSING, None
@@ -220,7 +240,6 @@ def turn(
                     if (took := seconds or _build_seconds.get(lock.name, 0)) == 0
                     else min(took, LOCK_TIMEOUT) + EXTRA_WAIT
                 )
-            holder, pause = lock.holder(), FIRST_PAUSE
             while holder is not None and holder != ABANDONED and now < waits_until:
                 yield min(pause, waits_until - now)
                 pause = min(pause * 1.5, LONGEST_PAUSE)
@@ -260,7 +279,14 @@ async def arun(steps: Turn) -> tuple[Any, Lock | None]:
 
     while True:
         # Not thread-sensitive: Django has one such thread for all requests.
-        pause, result = await sync_to_async(step, thread_sensitive=False)()
+        running = asyncio.ensure_future(sync_to_async(step, thread_sensitive=False)())
+        try:
+            pause, result = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            _, result = await running  # The thread goes on, and may just have taken the lock.
+            if result and result[1]:
+                await sync_to_async(result[1].release, thread_sensitive=False)(stored=False)
+            raise
         if pause is None:
             return result
         await asyncio.sleep(pause)

@@ -11,10 +11,10 @@ from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.http import HttpRequest, HttpResponse
 from django.middleware import cache as django_cache
-from django.utils.cache import patch_cache_control, set_response_etag
+from django.utils.cache import patch_cache_control, patch_vary_headers, set_response_etag
 
 from resilient_cache import guard
-from resilient_cache.compat import may_update_cache
+from resilient_cache.compat import has_read_session, may_update_cache, will_set_cookie
 from resilient_cache.groups import VERSION_TIMEOUT, group_key, path_key, pending, versions
 from resilient_cache.guard import MISSING, cache_event
 from resilient_cache.page_urls import page_key, page_url
@@ -108,8 +108,8 @@ class Page:
                 float(at),
                 float(due),
                 float(seconds),
-                HttpResponse() | list() as value,
-            ) if math.isfinite(at) and (isinstance(value, HttpResponse) or _are_names(value)):
+                HttpResponse(status_code=200) | list() as value,
+            ) if math.isfinite(at + seconds) and (type(value) is HttpResponse or _are_names(value)):
                 if stored == self.versions:
                     self._entry = entry
                     return value, time.time() >= due, seconds
@@ -125,9 +125,6 @@ class Page:
 
     # Storing it: what Django's process_response() calls, first with the headers in Vary, then
     # with the response. The keys that it made are its own.
-
-    def get(self, key: str, default: Any = None, version: Any = None) -> Any:
-        return default
 
     def set(self, key: str, value: Any, timeout: float) -> None:
         if isinstance(value, list):
@@ -170,8 +167,14 @@ class Page:
         had_expires = response.has_header("Expires")
         rules = StoringRules(self, self.level.page_timeout, self.level.key_prefix)
         try:
-            if response.cookies or response.has_header("Set-Cookie"):
+            if (
+                response.cookies
+                or response.has_header("Set-Cookie")
+                or will_set_cookie(self.request)
+            ):
                 return response  # A cookie is for one visitor.
+            if has_read_session(self.request):
+                patch_vary_headers(response, ["Cookie"])  # As SessionMiddleware will, too late.
             if "resilient_cache_hit" in self.request.__dict__:
                 return response  # From an inner level: stored again, it would live too long.
             may_update_cache(self.request, True)

@@ -1,9 +1,11 @@
 """The URL and the cache key of a page: bounded, however many ways there are to ask for it."""
 
+import string
 from collections.abc import Sequence
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from django.conf import settings
+from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, QueryDict
 from django.utils import timezone
 from django.utils.translation import get_language
@@ -36,6 +38,9 @@ def page_url(request: HttpRequest, query: Sequence[str] | None = None) -> str | 
             if request.META.get(header) == host:
                 request.META[header] = one_spelling
     given = request.META.get("QUERY_STRING", "")
+    if not given.isascii() and isinstance(request, WSGIRequest):
+        # Bytes as they came. As text they would have the key of another URL.
+        given = request.META["QUERY_STRING"] = quote(given.encode("latin-1"), safe=string.printable)
     if query is not None and given:
         parameters = request.GET
         # The value that request.GET[name] gives: the last one.
@@ -50,7 +55,7 @@ def _split_port(host: str) -> tuple[str, str]:
     name, separator, port = host.rpartition(":")
     if not separator or not port.isdigit():  # A name, or an IPv6 address in brackets.
         return host, ""
-    return name, str(int(port))
+    return name, port.lstrip("0") or "0"
 
 
 def page_key(url: str, prefix: str, request: HttpRequest) -> str:

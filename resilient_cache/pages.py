@@ -28,7 +28,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware import cache as django_cache
 
-from resilient_cache.compat import may_update_cache
+from resilient_cache.compat import may_update_cache, plain_request
 from resilient_cache.conf import conf
 from resilient_cache.groups import group_key
 from resilient_cache.page_store import Level, Page
@@ -101,18 +101,21 @@ def cache_page(
     `key_prefix` is CACHE_MIDDLEWARE_KEY_PREFIX unless it is given.
     `group` names what the page shows, as a format of the URL's arguments: "post:{slug}". Raises
     ValueError where it is written if it is anything else.
-    `query` names the parameters that the page depends on; the others reach neither the key nor
-    the view. None: the whole query counts.
+    `query` names the parameters that the page depends on, in a list; the others reach neither
+    the key nor the view. None: the whole query counts. Raises ValueError for a text.
     `browser`: seconds for which a browser may show its own copy without asking. 0: it asks each
     time. None: `timeout`, as in Django.
     """
     fields = _fields(group)
+    if isinstance(query, str):
+        raise ValueError(f"query takes a list of names, such as [{query!r}], not a text.")
 
     def decorate(view: Any) -> Any:
         prefix = settings.CACHE_MIDDLEWARE_KEY_PREFIX if key_prefix is None else key_prefix
         level = Level(cache or DEFAULT_CACHE_ALIAS, prefix, timeout)
 
         def open_page(request: HttpRequest, kwargs: dict[str, Any]) -> Page | None:
+            request = plain_request(request)
             if not hasattr(request, "META"):
                 raise TypeError(
                     "cache_page didn't receive an HttpRequest. If you are decorating a "
@@ -187,6 +190,7 @@ def _store_when_rendered(page: Page, response: Any) -> Any:
 
 def _hit(request: HttpRequest, response: Any) -> Any:
     """Let an outer level store nothing, as Django does."""
+    request = plain_request(request)
     may_update_cache(request, False)
     request.__dict__["resilient_cache_hit"] = True
     return response

@@ -9,7 +9,7 @@ import os
 
 from mysite.settings import *  # noqa: F403
 from mysite.settings import CACHES, REDIS_URL
-from resilient_cache.backend import database_url
+from resilient_cache.location import database_url
 
 PLAIN = {"BACKEND": "django_redis.cache.RedisCache", "OPTIONS": {"IGNORE_EXCEPTIONS": True}}
 OFF = {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}

@@ -11,8 +11,8 @@ from lab.bench.bench import caches_at, start_redis
 from lab.bench.levels import PAGES
 from lab.bench.report import Table
 from lab.bench.rounds import microseconds, ratio
-from resilient_cache.backend import database_url
 from resilient_cache.groups import invalidate
+from resilient_cache.location import database_url
 
 PAGE = PAGES["whole site"]
 SITE = 1  # The Redis database of the page.

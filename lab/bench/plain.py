@@ -11,7 +11,7 @@ import os
 from mysite.settings import *  # noqa: F403
 from mysite.settings import CACHES as BLOG
 from mysite.settings import DATABASE_PATH, REDIS_URL
-from resilient_cache.backend import database_url
+from resilient_cache.location import database_url
 
 if os.environ["BENCH"] == "uncached":
     CACHES = {alias: {"BACKEND": "django.core.cache.backends.dummy.DummyCache"} for alias in BLOG}

@@ -1,6 +1,7 @@
 """Async views: one builds, and nothing of the cache blocks the event loop."""
 
 import asyncio
+import threading
 from unittest import mock
 
 from asgiref.testing import ApplicationCommunicator
@@ -12,6 +13,7 @@ from django.template.response import TemplateResponse
 from django.test import AsyncClient, override_settings
 from django.views.decorators.cache import never_cache as django_never_cache
 
+from resilient_cache import guard
 from resilient_cache.groups import invalidate
 from resilient_cache.pages import cache_page, never_cache
 from resilient_cache.tests.base import FETCH, PATIENCE, UPDATE, RecordingRedis
@@ -300,6 +302,24 @@ class AgetOrSetTests(AsyncTestCase):
 
         self.assertEqual(values, [1, 1])
         self.assertEqual(await cache.aget("k"), 1)
+
+    async def test_a_task_that_is_cancelled_leaves_no_lock(self):
+        acquire, asked, go_on = guard.Lock.acquire, threading.Event(), threading.Event()
+
+        def slow(lock):
+            asked.set()
+            go_on.wait(PATIENCE)
+            return acquire(lock)
+
+        with mock.patch("resilient_cache.guard.Lock.acquire", slow):
+            task = asyncio.ensure_future(cache.aget_or_set("cancelled", "v", 60))
+            await until(asked.is_set)
+            task.cancel()
+            go_on.set()
+            with self.assertRaises(asyncio.CancelledError):
+                await task
+
+        self.assertIn(await cache.aget("lock:cancelled"), (None, guard.ABANDONED))
 
     async def test_a_function_and_a_value_are_taken(self):
         self.assertEqual(await cache.aget_or_set("one", lambda: "called"), "called")

@@ -4,12 +4,14 @@ import asyncio
 import inspect
 import pickle
 
+from django.conf import settings
 from django.core.cache import cache, caches
 from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings, tag
 
-from resilient_cache.backend import RedisCache, database_url
+from resilient_cache.backend import RedisCache
+from resilient_cache.location import database_url
 from resilient_cache.tests import runner
 from resilient_cache.tests.base import (
     CacheTestCase,
@@ -335,6 +337,30 @@ class DjangoApiTests(CacheTestCase):
             self.assertIsNone(cache.get("k"))
 
 
+class ConnectionsTests(CacheTestCase):
+    """Which server is asked, and what closing a connection means."""
+
+    def test_of_several_servers_the_first_is_read_and_written(self):
+        locations = [runner.server.url, "redis://127.0.0.1:1"]
+        servers = {"default": settings.CACHES["default"] | {"LOCATION": locations}}
+
+        with override_settings(CACHES=servers):
+            cache.set("k", "v")
+
+            self.assertEqual([cache.get("k") for _ in range(20)], 20 * ["v"])
+
+    def test_closing_the_connections_leaves_those_in_use_to_their_threads(self):
+        pool = cache.client.get_client().connection_pool
+        connection = pool.get_connection()
+        self.addCleanup(pool.release, connection)
+
+        with override_settings(DJANGO_REDIS_CLOSE_CONNECTION=True):
+            cache.client.close()
+        connection.send_command("PING")
+
+        self.assertEqual(connection.read_response(), b"PONG")
+
+
 class UnreadableTests(CacheTestCase):
     """What somebody else has written into Redis is a miss and no error."""
 
@@ -490,6 +516,12 @@ class FullTests(CacheTestCase):
         self.assertIs(cache.set("k", "v"), False)
         self.assertIsNone(cache.add("k", "v"))
         self.assertEqual(cache.set_many({"a": 1, "b": 2}), ["a", "b"])
+
+    def test_the_old_value_is_not_read_after_a_new_one_was_refused(self):
+        for value in ("first", "second"):  # The second one is not even sent.
+            with self.subTest(value):
+                self.assertIs(cache.set("old", value), False)
+                self.assertIsNone(cache.get("old"))
 
     def test_reading_goes_on(self):
         cache.set("k", "v")
@@ -728,6 +760,7 @@ class DatabaseUrlTests(SimpleTestCase):
             ("redis://:p,w@host", 0, "redis://:p,w@host/0"),
             ("redis://host?socket_timeout=1", 1, "redis://host/1?socket_timeout=1"),
             ("redis://host?protocol=2", 0, "redis://host/0?protocol=2"),
+            ("redis://host?max_connections=5", 0, "redis://host/0?max_connections=5"),
             ("redis://[::1]:6379", 1, "redis://[::1]:6379/1"),
             ("unix:///run/redis.sock", 2, "unix:///run/redis.sock?db=2"),
             ("unix:///run/redis.sock?db=1", 2, "unix:///run/redis.sock?db=3"),
@@ -748,6 +781,12 @@ class DatabaseUrlTests(SimpleTestCase):
             "redis://host?typo=1",
             "redis://host?ssl_cert_reqs=none",
             "redis://host?decode_responses=true",
+            "redis://host?protocol=9",
+            "redis://host?encoding_errors=x",
+            "redis://host?maint_notifications_config=x",
+            "redis://:p@host?credential_provider=x",
+            "rediss://host?ssl_cert_reqs=typo",
+            "redis://a..b",
             "redis://:secret@host?typo=1",
             "redis://:secret@host:port",
             "redis://:sec ret@[host",

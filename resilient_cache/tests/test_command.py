@@ -1,6 +1,8 @@
 """manage.py invalidate."""
 
 import io
+import os
+import subprocess
 import sys
 from contextlib import contextmanager, redirect_stderr
 from unittest import mock
@@ -10,10 +12,20 @@ from django.core.management import CommandError, call_command, execute_from_comm
 from django.test import override_settings, tag
 
 from resilient_cache.groups import version
-from resilient_cache.tests.base import CacheTestCase, silent
+from resilient_cache.tests.base import PATIENCE, CacheTestCase, silent
 from resilient_cache.tests.server import RedisServer, caches_at, wait_until
 
-COMMAND = "resilient_cache.management.commands.invalidate"
+# A script of somebody's own, which invalidates and ends.
+SCRIPT = """
+import sys, django
+django.setup()
+from django.test import override_settings
+from resilient_cache import groups
+from resilient_cache.tests.server import caches_at
+override_settings(CACHES=caches_at(sys.argv[1], 0.25)).enable()
+groups.PATIENCE = float(sys.argv[2])
+groups.invalidate("posts")
+"""
 
 
 class InvalidateCommandTests(CacheTestCase):
@@ -60,7 +72,7 @@ class InvalidateCommandTests(CacheTestCase):
     def test_a_redis_that_is_down_is_said_in_one_line(self):
         with self.outage() as server:
             server.hang()
-            with mock.patch(f"{COMMAND}.PATIENCE", 0.2):
+            with mock.patch("resilient_cache.groups.PATIENCE", 0.2):
                 status, out, err = self.run_command("posts")
             self.recover(server)
 
@@ -80,6 +92,38 @@ class InvalidateCommandTests(CacheTestCase):
 
             self.assertEqual(status, 0)
             self.assertNotEqual(version("posts"), before)
+
+    @tag("outage")
+    def test_a_script_that_ends_while_redis_hangs_says_what_may_stay_old(self):
+        with self.outage() as server:
+            server.hang()
+            process = self.script(server.url, "0.2")
+            _, err = process.communicate()
+            server.wake()
+
+        self.assertIn("may stay old until its timeout", err.splitlines()[-1])
+
+    @tag("outage")
+    def test_a_script_does_not_end_before_redis_has_taken_its_invalidation(self):
+        with self.outage() as server:
+            before = version("posts")
+            server.hang()
+            process = self.script(server.url, str(PATIENCE))
+            self.assertIn("is down", process.stderr.readline())
+            server.wake()
+            _, err = process.communicate()
+
+            self.assertNotIn("may stay old", err)
+            self.assertTrue(wait_until(cache.breaker.probe))
+            self.assertNotEqual(version("posts"), before)
+
+    def script(self, *arguments):
+        return subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"DJANGO_SETTINGS_MODULE": "resilient_cache.tests.settings"},
+        )
 
     @contextmanager
     def outage(self):

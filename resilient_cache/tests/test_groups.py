@@ -80,6 +80,11 @@ class NameTests(CacheTestCase):
 
         self.assertEqual(version("posts"), before)
 
+    def test_a_url_is_refused_because_its_page_would_not_be_invalidated(self):
+        for name in ("/about/?page=2", "/posts/keys/#comment-3", "http://testserver/about/"):
+            with self.subTest(name), self.assertRaisesMessage(ValueError, name):
+                invalidate(name)
+
     def test_no_group_is_no_error(self):
         invalidate()
         invalidate_on_commit()
@@ -477,6 +482,28 @@ class OutageTests(CacheTestCase):
         self.server.start()
 
         self.assertEqual(self.body(), "build 2")
+
+    def test_nothing_is_read_from_a_restarted_redis_that_takes_no_invalidation(self):
+        self.route(CountingView())
+        self.body()
+        self.server.command("SAVE")
+        invalidate(self.path)
+
+        self.server.kill()
+        self.server.start("--min-replicas-to-write", "1")
+
+        self.assertEqual(self.body(), "build 2")
+
+    def test_an_outage_leaves_other_values_however_many_groups_were_invalidated_before(self):
+        invalidate(*(f"group {number}" for number in range(1200)))
+        self.addCleanup(groups._recent.clear)
+        cache.set("mine", "value")
+        self.stop()
+
+        self.server.wake()
+        self.assertTrue(self.closed())
+
+        self.assertEqual(cache.get("mine"), "value")
 
     def test_a_full_redis_takes_an_invalidation(self):
         self.route(CountingView())

@@ -11,6 +11,7 @@ from django.test import Client, override_settings
 from django.views.decorators.cache import never_cache as django_never_cache
 from django.views.decorators.vary import vary_on_cookie
 
+from resilient_cache import guard
 from resilient_cache.groups import invalidate
 from resilient_cache.pages import cache_page
 from resilient_cache.tests.base import (
@@ -155,6 +156,24 @@ class StampedeTests(GuardTestCase):
 
         self.assertEqual((set(values), self.builds), ({"build 1"}, 1))
 
+    def test_a_request_that_finds_the_value_with_its_lock_in_hand_does_not_shorten_the_wait(self):
+        acquire, view = guard.Lock.acquire, self.crowd_view()
+
+        def late(lock):
+            cache.set("straggler", "stored meanwhile")
+            return acquire(lock)
+
+        with mock.patch("resilient_cache.guard.Lock.acquire", late):
+            self.assertEqual(cache.get_or_set("straggler", "built", 60), "stored meanwhile")
+        cache.delete("straggler")
+        RecordingRedis.commands.clear()
+        with mock.patch("resilient_cache.guard.EXTRA_WAIT", 0):
+            values = together(
+                CROWD, lambda: cache.get_or_set("straggler", lambda: view(None).text, 60)
+            )
+
+        self.assertEqual((set(values), self.builds), ({"build 1"}, 1))
+
     def test_of_50_who_miss_an_invalidated_page_one_builds(self):
         self.route(self.crowd_view())
         RecordingRedis.commands.extend([("SET", ":lock:")] * CROWD)
@@ -270,6 +289,14 @@ class EarlyRefreshTests(GuardTestCase):
         self.assertEqual((refreshed, set(others), self.builds), ("build 2", {"build 1"}, 2))
         self.assertEqual(cache.get("x"), "build 2")
         self.assertGreater(self.redis("default").ttl("low-level:1:x"), 200)
+
+    def test_a_newer_value_that_was_set_meanwhile_stays(self):
+        cache.get_or_set("x", "old", 300)
+        self.redis("default").pexpire("low-level:1:x", 9_000)
+
+        cache.get_or_set("x", lambda: cache.set("x", "newer", 300) and "built", 300)
+
+        self.assertEqual(cache.get("x"), "newer")
 
     def test_a_page_is_not_refreshed_before_the_end_is_near(self):
         self.route(cache_page(300, cache="view")(self.view))
@@ -434,6 +461,16 @@ class LockEndTests(GuardTestCase):
             self.get()
 
             self.assertEqual(self.assert_free().status_code, 200)
+
+    def test_a_low_level_value_that_asks_for_itself_does_not_wait_for_itself(self):
+        for name in ("FIRST_WAIT", "EXTRA_WAIT"):
+            self.enterContext(mock.patch(f"resilient_cache.guard.{name}", 10 * PATIENCE))
+
+        (value,) = together(
+            1, lambda: cache.get_or_set("x", lambda: cache.get_or_set("x", "inner", 60) + "!", 60)
+        )
+
+        self.assertEqual(value, "inner")
 
     def test_a_low_level_value_whose_function_fails(self):
         def fail():

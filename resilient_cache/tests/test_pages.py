@@ -2,7 +2,9 @@
 
 from http import HTTPStatus
 
+from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.http import HttpResponse, StreamingHttpResponse
+from django.middleware.csrf import get_token
 from django.test import Client, override_settings
 from django.urls import reverse
 from django.utils import timezone, translation
@@ -15,6 +17,8 @@ from django.views.decorators.vary import vary_on_cookie, vary_on_headers
 from resilient_cache.groups import invalidate
 from resilient_cache.pages import cache_page, never_cache
 from resilient_cache.tests.base import FETCH, UPDATE, CacheTestCase, CountingView
+
+SESSION = "django.contrib.sessions.middleware.SessionMiddleware"
 
 CONDITIONAL = "django.middleware.http.ConditionalGetMiddleware"
 
@@ -341,6 +345,38 @@ class NotStoredTests(CacheTestCase):
 
         self.assertIn("id", self.assert_not_stored(view).cookies)
 
+    @override_settings(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies")
+    def test_a_page_that_changes_the_session_is_not_stored(self):
+        def view(request):
+            request.session["seen"] = True
+            return HttpResponse("yours")
+
+        with override_settings(MIDDLEWARE=[UPDATE, SESSION, FETCH]):
+            self.assertIn("sessionid", self.assert_not_stored(view).cookies)
+
+    @override_settings(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies")
+    def test_a_decorated_view_that_reads_the_session_varies_on_the_cookie(self):
+        def view(request):
+            return HttpResponse(f"cart of {request.session.get('name')}")
+
+        self.route(cache_page(300, cache="view")(view))
+        with override_settings(MIDDLEWARE=[SESSION]):
+            for name in ("ada", "bob"):
+                session = SessionStore()
+                session["name"] = name
+                session.save()
+                headers = {"Cookie": f"sessionid={session.session_key}"}
+
+                self.assertEqual(self.body(headers=headers), f"cart of {name}")
+                self.assertIn("Age", self.get(headers=headers))
+
+    def test_a_page_with_a_csrf_token_is_not_stored(self):
+        csrf = "django.middleware.csrf.CsrfViewMiddleware"
+        with override_settings(MIDDLEWARE=[UPDATE, csrf, FETCH]):
+            response = self.assert_not_stored(lambda request: HttpResponse(get_token(request)))
+
+        self.assertIn("csrftoken", response.cookies)
+
     def test_a_set_cookie_header_is_not_stored(self):
         self.assert_not_stored(Set_Cookie="id=1")
 
@@ -598,6 +634,41 @@ class QueryTests(CacheTestCase):
 
         self.assertEqual(response.status_code, HTTPStatus.BAD_REQUEST)
 
+    def test_bytes_that_are_not_quoted_have_no_key_of_another_url(self):
+        self.route(lambda request: HttpResponse(request.GET.get("q", "")))
+
+        raw = self.body(QUERY_STRING="q=caf\xc3\xa9")  # As a WSGI server passes on bytes.
+        quoted = self.body(f"{self.path}?q=caf%C3%83%C2%A9")
+
+        self.assertEqual((raw, quoted), ("caf\xe9", "caf\xc3\xa9"))
+
+    def test_a_view_of_django_rest_framework_gets_the_named_parameters_alone(self):
+        class Request:
+            """As that framework's: what it has not itself, it takes from Django's request."""
+
+            def __init__(self, request):
+                self._request = request
+
+            def __getattr__(self, name):
+                return getattr(self._request, name)
+
+            @property
+            def query_params(self):
+                return self._request.GET
+
+        @cache_page(300, cache="view", query=("page",))
+        def view(request):
+            return HttpResponse(f"{dict(request.query_params.items())}")
+
+        self.route(lambda request: view(Request(request)))
+
+        self.assertEqual(self.body(f"{self.path}?q=mine&page=2"), "{'page': '2'}")
+        self.assertEqual(self.body(f"{self.path}?q=yours&page=2"), "{'page': '2'}")
+
+    def test_a_text_instead_of_a_list_is_refused(self):
+        with self.assertRaisesMessage(ValueError, "['page']"):
+            cache_page(300, query="page")
+
 
 class HostTests(CacheTestCase):
     """A host has one spelling."""
@@ -617,6 +688,11 @@ class HostTests(CacheTestCase):
 
         self.assertEqual(set(bodies), {f"http://localhost{self.path}"})
         self.assertEqual(len(self.keys("site", "*:?:page:*")), 1)
+
+    def test_a_port_of_thousands_of_digits_is_a_port(self):
+        self.route(self.view())
+
+        self.assertEqual(self.bodies("localhost:" + 5000 * "0" + "80"), self.bodies("localhost"))
 
     def test_the_default_port_of_https_is_443(self):
         self.route(self.view())

@@ -17,7 +17,8 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from mysite.checks import without_password
-from resilient_cache.backend import RedisCache, database_url
+from resilient_cache.backend import RedisCache
+from resilient_cache.location import database_url
 
 TIMEOUT = 10  # Seconds for an answer.
 ENDLESS = {"MONITOR", "PSUBSCRIBE", "SUBSCRIBE"}  # They go on until Ctrl-C.

@@ -1,13 +1,9 @@
-import time
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from resilient_cache import groups
-
-# Seconds that the command goes on trying when Redis does not take the invalidation.
-PATIENCE = 5
 
 
 class Command(BaseCommand):
@@ -24,12 +20,10 @@ class Command(BaseCommand):
             groups.invalidate(*options["groups"])
         except ValueError as error:
             raise CommandError(str(error)) from None
-        ends = time.monotonic() + PATIENCE
-        while (owed := groups.owed()) and time.monotonic() < ends:
-            time.sleep(0.1)  # The breaker's probe tries again twice a second.
-        if owed:
+        if aliases := groups.settle():
+            groups.forget()  # It need not try once more when it ends.
             raise CommandError(
-                f"Redis did not take it within {PATIENCE} s, at {', '.join(sorted(owed))}. What "
+                f"Redis did not take it within {groups.PATIENCE} s, at {', '.join(aliases)}. What "
                 "is cached there may stay old until its timeout. Try again when Redis is back."
             )
         if options["verbosity"]:
