@@ -78,6 +78,25 @@ class StalledTests(WorkerTestCase):
         # They were answered before the server gave up waiting for the others.
         self.assertTrue(all(map(self.is_open, stalled)))
 
+    def test_200_long_requests_that_stop_halfway_stop_no_reader(self):
+        for _ in range(200):
+            self.connect(self.form("Content-Length: 1000000"), "author=" + "x" * 70_000)
+        browser = self.browser()
+
+        answers = [browser.get(path) for path in ("/about/", "/about/", "/healthz")]
+
+        self.assertEqual([answer.status for answer in answers], [200] * 3)
+
+    def test_200_clients_that_do_not_close_their_end_stop_no_reader(self):
+        # The server closes each after 2 seconds. One after the other that would be 400.
+        for _ in range(200):
+            self.connect(self.head("/healthz"), "Connection: close\r\n\r\n")
+        browser = self.browser()
+
+        answers = [browser.get(path) for path in ("/about/", "/about/", "/healthz")]
+
+        self.assertEqual([answer.status for answer in answers], [200] * 3)
+
     def test_a_connection_that_goes_on_is_answered_as_any_other(self):
         connection = self.connect(self.head("/about/"))
         self.browser().get("/healthz")
