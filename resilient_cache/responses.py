@@ -59,7 +59,10 @@ def build_response(parts: list[Any]) -> HttpResponse:
     if not _HEADER_TEXT.fullmatch("".join(headers.values()) + (reason or "")):
         raise UnsendableResponse("a header or reason that can't be sent")
     if charset is not None:
-        codecs.lookup(charset)
+        try:
+            codecs.lookup(charset)
+        except (LookupError, ValueError):
+            raise UnsendableResponse("a charset that Python does not know") from None
     response = HttpResponse(body, status=status, reason=reason, charset=charset, headers=headers)
     if len(response.headers) != len(headers):
         # HttpResponse adds a Content-Type to a response that had none, such as a 304.

@@ -17,14 +17,16 @@ Values are not signed: who can write to Redis can still replace one page by anot
 needs a password all the same.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgpack
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model, QuerySet
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
@@ -44,13 +46,24 @@ from resilient_cache.responses import (
 # with it. The second byte is the version of this format.
 FORMAT = b"\xc1\x01"
 
-# Bytes that a value may have. The limit protects the web process: a value of nothing but
-# empty lists takes sixty times its size in memory, and half a second per MB.
+# Bytes that a value may have. The limits protect the web process. The worst value that they
+# allow takes up to a second per MB, and sixty times its size in memory.
 MAX_BYTES = 2 * 1024 * 1024
 
 # msgpack reserves the memory for a list before it reads the list. Without this limit a few
 # bytes could reserve gigabytes.
 MAX_ITEMS = 1 << 16
+
+# Members of a set, and keys of a dict, whose hash can be chosen: all types but those below. The
+# time that they take can grow with the square of their number.
+MAX_MEMBERS = 1000
+# How many of them may have a hash that another one has. These are compared with each other.
+MAX_COLLISIONS = 100
+# Python mixes a random number into the hashes of these.
+RANDOM_HASHES = {str, bytes, SafeString, date}
+
+# Responses and cookies in a value: Django needs up to 30 microseconds for each.
+MAX_RESPONSES = 1000
 
 TUPLE, SET, FROZENSET, DATETIME, TIME, TIMEDELTA, RESPONSE, COOKIE = range(8)
 INTEGER, SAFE_STRING, DATE, DECIMAL, UUID_ = range(16, 21)
@@ -61,7 +74,7 @@ class UnreadableValue(ValueError):
 
 
 class ValueTooLarge(ValueError):
-    """The value is larger than loads() accepts, so it must not be stored."""
+    """The value is more than loads() accepts, so it must not be stored."""
 
 
 class SafeSerializer(BaseSerializer):
@@ -73,18 +86,24 @@ class SafeSerializer(BaseSerializer):
     redirects) comes back as a plain HttpResponse with the same status, headers, cookies and
     body.
 
-    OPTIONS["MAX_VALUE_BYTES"] changes the size limit.
+    OPTIONS["MAX_VALUE_BYTES"] changes the size limit. Raises ImproperlyConfigured if it is not
+    a positive int.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         self.max_bytes: int = options.get("MAX_VALUE_BYTES", MAX_BYTES)
+        if type(self.max_bytes) is not int or self.max_bytes < 1:
+            raise ImproperlyConfigured(
+                f"MAX_VALUE_BYTES is {self.max_bytes!r}. It takes a positive int."
+            )
 
     def dumps(self, value: Any) -> bytes:
         """
-        Return `value` as bytes.
+        Return `value` as bytes that loads() can read.
 
-        Raises TypeError with a hint for a type that can't be cached, and ValueTooLarge.
+        Raises TypeError with a hint for a type that can't be cached, ValueTooLarge, and
+        UnsendableResponse for a response that loads() would refuse.
         """
         try:
             body = msgpack.packb(
@@ -102,31 +121,39 @@ class SafeSerializer(BaseSerializer):
         packed: bytes = FORMAT + body
         if len(packed) > self.max_bytes:
             raise ValueTooLarge(f"{len(packed)} bytes, and the limit is {self.max_bytes}")
-        if len(packed) > MAX_ITEMS:
-            # Only a value of this size can have a list that is too long for loads().
-            try:
-                self.loads(packed)
-            except UnreadableValue as error:
-                raise ValueTooLarge(str(error)) from error
+        # Stored all the same, what loads() refuses would be built and stored on each request.
+        try:
+            self.loads(packed)
+        except UnreadableValue as error:
+            if isinstance(error.__cause__, UnsendableResponse):
+                raise error.__cause__ from None
+            raise ValueTooLarge(str(error)) from error
         return packed
 
     def loads(self, value: bytes) -> Any:
         """Return the value that dumps() made these bytes of. Raises only UnreadableValue."""
         if not value.startswith(FORMAT):
             raise UnreadableValue("not in this format")
-        if len(value) > self.max_bytes:
-            raise UnreadableValue(f"{len(value)} bytes, and the limit is {self.max_bytes}")
+        size = len(value)
+        if size > self.max_bytes:
+            raise UnreadableValue(f"{size} bytes, and the limit is {self.max_bytes}")
         reader = _Reader()
+        # A list has at least one byte per item, so a short value can't reserve much.
+        max_items = size if size < MAX_ITEMS else MAX_ITEMS
+        # A map of more than 15 keys starts with one of these bytes. Smaller ones need no check,
+        # and without it msgpack builds the dicts itself, in half of the time.
+        build_dict = _build_dict if 0xDE in value or 0xDF in value else None
         try:
             result = msgpack.unpackb(
                 memoryview(value)[len(FORMAT) :],
                 ext_hook=reader.read_ext,
                 list_hook=reader.read_list,
+                object_pairs_hook=build_dict,
                 strict_map_key=False,
                 timestamp=3,  # msgpack's own type for times becomes a datetime.
                 unicode_errors="surrogatepass",
-                max_array_len=MAX_ITEMS,
-                max_map_len=MAX_ITEMS,
+                max_array_len=max_items,
+                max_map_len=max_items,
             )
         except UnreadableValue:
             raise
@@ -235,12 +262,12 @@ class _Mark:
 
 
 class _Reader:
-    """The hooks of one loads(). They count the marks that don't start a list yet."""
+    """The hooks of one loads(). They count responses, and marks that don't start a list yet."""
 
-    __slots__ = ("open_marks",)
+    __slots__ = ("open_marks", "responses")
 
     def __init__(self) -> None:
-        self.open_marks = 0
+        self.open_marks = self.responses = 0
 
     def read_ext(self, code: int, data: bytes) -> Any:
         if code in _SCALARS:
@@ -248,6 +275,10 @@ class _Reader:
         if data:
             raise UnreadableValue("a mark with a body")
         self.open_marks += 1
+        if code >= RESPONSE:  # Or COOKIE.
+            self.responses += 1
+            if self.responses > MAX_RESPONSES:
+                raise UnreadableValue(f"more than {MAX_RESPONSES} responses and cookies")
         return _BUILDERS[code]
 
     def read_list(self, items: list[Any]) -> Any:
@@ -255,6 +286,42 @@ class _Reader:
             self.open_marks -= 1
             return items[0].build(items[1:])
         return items
+
+
+def _build_dict(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    if len(pairs) > MAX_COLLISIONS:
+        _check_hashes([key for key, _ in pairs])
+    return dict(pairs)
+
+
+def _build_set(items: list[Any]) -> set[Any]:
+    _check_hashes(items)
+    return set(items)
+
+
+def _build_frozenset(items: list[Any]) -> frozenset[Any]:
+    _check_hashes(items)
+    return frozenset(items)
+
+
+def _check_hashes(members: Collection[Any]) -> None:
+    """Raise UnreadableValue for members that a set or a dict would need too long for."""
+    if len(members) <= MAX_COLLISIONS:
+        return
+    chosen = [member for member in members if type(member) not in RANDOM_HASHES]
+    if len(chosen) > MAX_MEMBERS:
+        raise UnreadableValue(
+            f"{len(chosen)} keys of a dict or members of a set are neither str nor bytes, and "
+            f"the limit is {MAX_MEMBERS}: use str(key), or a list"
+        )
+    if len(chosen) - len(set(map(hash, chosen))) > MAX_COLLISIONS:
+        raise UnreadableValue(
+            f"more than {MAX_COLLISIONS} keys of a dict or members of a set share a hash"
+        )
+
+
+# Each zone is a file. ZoneInfo itself forgets those that no value uses at the moment.
+_zone = lru_cache(2000)(ZoneInfo)
 
 
 def _build_time(kind: type[Any]) -> Callable[[list[Any]], Any]:
@@ -274,7 +341,7 @@ def _build_timezone(zone: Any) -> tzinfo | None:
     if zone is None:
         return None
     if isinstance(zone, str):
-        return ZoneInfo(zone)
+        return _zone(zone)
     offset, name = zone
     fixed = timezone(offset)
     return fixed if fixed.tzname(None) == name else timezone(offset, name)
@@ -282,8 +349,8 @@ def _build_timezone(zone: Any) -> tzinfo | None:
 
 _BUILDERS = {
     TUPLE: _Mark(tuple),
-    SET: _Mark(set),
-    FROZENSET: _Mark(frozenset),
+    SET: _Mark(_build_set),
+    FROZENSET: _Mark(_build_frozenset),
     DATETIME: _Mark(_build_time(datetime)),
     TIME: _Mark(_build_time(time)),
     TIMEDELTA: _Mark(lambda items: timedelta(*items)),

@@ -2,10 +2,12 @@ import contextlib
 import copy
 import datetime as dt
 import io
+import itertools
 import math
 import os
 import pickle
 import random
+import tracemalloc
 import uuid
 from decimal import Decimal
 from enum import IntEnum
@@ -16,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 import msgpack
 from django.contrib.auth.models import Group
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models import TextChoices
 from django.http import (
     FileResponse,
@@ -32,10 +35,14 @@ from django.utils.functional import lazystr
 from django.utils.safestring import SafeString, mark_safe
 
 from resilient_cache.log import MOST_KINDS, Quiet, hidden_error
+from resilient_cache.responses import UnsendableResponse
 from resilient_cache.serializer import (
     FORMAT,
     MAX_BYTES,
+    MAX_COLLISIONS,
     MAX_ITEMS,
+    MAX_MEMBERS,
+    MAX_RESPONSES,
     SafeSerializer,
     UnreadableValue,
     ValueTooLarge,
@@ -128,6 +135,13 @@ class PlainTypeTests(SimpleTestCase):
     def test_bytearray_and_memoryview_come_back_as_bytes(self):
         self.assertEqual(round_trip([bytearray(b"a"), memoryview(b"b")]), [b"a", b"b"])
 
+    def test_the_file_of_a_zone_is_read_once(self):
+        value = serializer.dumps(dt.datetime(2024, 1, 1, tzinfo=BERLIN))
+        zone = serializer.loads(value).tzinfo
+        ZoneInfo.clear_cache()
+
+        self.assertIs(serializer.loads(value).tzinfo, zone)
+
     def test_equal_values_give_equal_bytes(self):
         value = {"a": (1, {2}), "b": mark_safe("x")}
 
@@ -196,6 +210,34 @@ class RefusedTypeTests(SimpleTestCase):
         with self.assertRaises(ValueTooLarge):
             serializer.dumps([0] * (MAX_ITEMS + 1))
 
+    def test_more_than_a_thousand_members_with_a_predictable_hash_are_refused(self):
+        for kind in (set, frozenset, dict.fromkeys):
+            self.assertEqual(len(round_trip(kind(range(MAX_MEMBERS)))), MAX_MEMBERS)
+            for member in (int, float, Decimal, lambda number: (number,)):
+                value = kind(map(member, range(MAX_MEMBERS + 1)))
+                with self.subTest(type(value)), self.assertRaisesRegex(ValueTooLarge, "str"):
+                    serializer.dumps([value])
+
+    def test_any_number_of_texts_bytes_and_dates_may_be_members(self):
+        for member in (str, lambda number: b"%d" % number, dt.date.fromordinal):
+            members = [*map(member, range(1, 5000))]
+            for value in (set(members), dict.fromkeys(members)):
+                self.assertTrue(same(value, round_trip(value)))
+
+    def test_members_that_share_their_hash_are_refused(self):
+        # hash(-1) == hash(-2), so all of these tuples have one hash.
+        tuples = [*itertools.product((-1, -2), repeat=8)]
+        for value in (set(tuples), frozenset(tuples), dict.fromkeys(tuples)):
+            with self.subTest(type(value)), self.assertRaisesRegex(ValueTooLarge, "hash"):
+                serializer.dumps(value)
+        few = set(tuples[:MAX_COLLISIONS])
+        self.assertEqual(round_trip(few), few)
+
+    def test_a_limit_of_the_size_is_a_positive_int(self):
+        for wrong in ("5", 0, -1, None, 1.5, True):
+            with self.subTest(wrong), self.assertRaisesRegex(ImproperlyConfigured, "MAX_VALUE"):
+                SafeSerializer({"MAX_VALUE_BYTES": wrong})
+
 
 class ResponseTests(SimpleTestCase):
     """A response comes back as an HttpResponse that sends the same bytes."""
@@ -247,6 +289,22 @@ class ResponseTests(SimpleTestCase):
             with self.assertRaisesRegex(TypeError, "its content streams"):
                 serializer.dumps(response)
 
+    def test_a_response_that_loads_would_not_accept_is_refused(self):
+        for response in (
+            HttpResponse(b"x", content_type="text/plain; charset=unknown-8bit"),
+            HttpResponse(b"x", charset="a\x00b"),
+            HttpResponse("x", reason="\u20ac"),
+            HttpResponse("x", headers={"X-A": "a\x00b"}),
+            HttpResponse("x", headers={"Content-Length": "999"}),
+        ):
+            with self.assertRaises(UnsendableResponse):
+                serializer.dumps((1, response))
+
+    def test_more_than_a_thousand_responses_are_refused(self):
+        self.assertEqual(len(round_trip([HttpResponse("x")] * MAX_RESPONSES)), MAX_RESPONSES)
+        with self.assertRaisesRegex(ValueTooLarge, "responses"):
+            serializer.dumps([HttpResponse("x")] * (MAX_RESPONSES + 1))
+
     def test_a_response_within_a_tuple_comes_back(self):
         token, again = round_trip((2**61, page()))
 
@@ -264,7 +322,7 @@ class Bomb:
 
 
 # As dumps() packs them: a list is 0x90 + its length, a mark 0xC7 0x00 and its code.
-MARK_RESPONSE = b"\xc7\x00\x06"
+MARK_RESPONSE, MARK_SET = b"\xc7\x00\x06", b"\xc7\x00\x01"
 
 
 class UntrustedValueTests(SimpleTestCase):
@@ -314,6 +372,28 @@ class UntrustedValueTests(SimpleTestCase):
 
     def test_a_list_that_claims_more_items_than_it_has_is_unreadable(self):
         self.assert_unreadable(FORMAT + b"\xdd\x7f\xff\xff\xff" * 100)
+
+    def test_a_short_value_cannot_reserve_long_lists(self):
+        # 1,000 lists within each other, each of which claims 65,536 items of 8 bytes.
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+
+        self.assert_unreadable(FORMAT + b"\xdd\x00\x01\x00\x00" * 1000)
+
+        self.assertLess(tracemalloc.get_traced_memory()[1], 10_000_000)
+        self.assertEqual(serializer.loads(FORMAT + b"\xdc\x00\x01\xc0"), [None])
+
+    def test_numbers_with_one_hash_are_unreadable(self):
+        # Each of them is a multiple of the number that Python's hashes are the rest of.
+        numbers = [number * (2**61 - 1) for number in range(1, 5000)]
+        packed = [serializer.dumps(number)[len(FORMAT) :] for number in numbers]
+        size = len(packed).to_bytes(2)
+        for value in (
+            b"\xde" + size + b"\xc0".join([*packed, b""]),
+            b"\xdc" + (len(packed) + 1).to_bytes(2) + MARK_SET + b"".join(packed),
+        ):
+            with self.assertRaisesRegex(UnreadableValue, "limit is 1000"):
+                serializer.loads(FORMAT + value)
 
     def test_endless_nesting_is_unreadable(self):
         self.assert_unreadable(FORMAT + b"\x91" * 1_000_000 + b"\x90")
