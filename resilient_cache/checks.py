@@ -2,11 +2,17 @@
 
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.cache import caches
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.middleware import cache as django_cache
+from django.middleware.csrf import CsrfViewMiddleware
+from django.middleware.locale import LocaleMiddleware
+from django.urls import get_script_prefix, reverse
 from django.utils.module_loading import import_string
 
 from resilient_cache.backend import RedisCache
@@ -15,6 +21,8 @@ from resilient_cache.conf import conf
 BACKEND = "resilient_cache.backend.RedisCache"
 UPDATE = "resilient_cache.pages.UpdateCacheMiddleware"
 FETCH = "resilient_cache.pages.FetchFromCacheMiddleware"
+# What they add to a response, a `Vary` header or a cookie, says that it is for one visitor.
+PERSONAL = (SessionMiddleware, LocaleMiddleware, CsrfViewMiddleware, MessageMiddleware)
 
 
 @register(Tags.caches)
@@ -24,7 +32,9 @@ def check_caches(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     try:
         conf()
     except ImproperlyConfigured as error:
-        problems.append(Error(str(error), hint="Correct the name.", id="resilient_cache.E001"))
+        problems.append(
+            Error(str(error), hint="Correct it in the settings.", id="resilient_cache.E001")
+        )
     places: dict[Any, list[str]] = {}
     for alias in settings.CACHES:
         try:
@@ -35,6 +45,7 @@ def check_caches(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             kwargs_ = pool.connection_kwargs
             # This connects to nothing, and complains about unknown options.
             pool.connection_class(**kwargs_)
+            str(kwargs_.get("host", "")).encode("idna")  # As the socket will do.
         except (ImproperlyConfigured, ImportError, TypeError, ValueError) as error:
             problems.append(
                 Error(
@@ -58,6 +69,69 @@ def check_caches(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 )
             )
     return problems
+
+
+@register(Tags.caches)
+def check_django(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check settings of Django and django-redis that an outage turns into a fault."""
+    problems: list[CheckMessage] = []
+    alias = settings.SESSION_CACHE_ALIAS
+    if (
+        settings.SESSION_ENGINE == "django.contrib.sessions.backends.cache"
+        and apps.is_installed("django.contrib.sessions")
+        and _is_protected(alias)
+    ):
+        problems.append(
+            Warning(
+                f"The sessions are in the cache {alias!r} alone. While Redis is down, a page that "
+                "changes a session is an error page, and visitors are logged out.",
+                hint='Use SESSION_ENGINE = "django.contrib.sessions.backends.cached_db".',
+                id="resilient_cache.W005",
+            )
+        )
+    if getattr(settings, "DJANGO_REDIS_CLOSE_CONNECTION", False) and any(
+        map(_is_protected, settings.CACHES)
+    ):
+        problems.append(
+            Warning(
+                "With DJANGO_REDIS_CLOSE_CONNECTION each request closes the connections to Redis. "
+                "A lost connection can't be told from a closed one, so a Redis that restarts with "
+                "an older copy of its data is not noticed, and invalidated pages come back.",
+                hint="Remove DJANGO_REDIS_CLOSE_CONNECTION from the settings.",
+                id="resilient_cache.W006",
+            )
+        )
+    return problems
+
+
+@register(Tags.caches)
+def check_admin(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check that the whole-site level leaves the admin its query parameters."""
+    try:
+        entries = conf()
+    except ImproperlyConfigured:  # E001.
+        return []
+    if (
+        entries["QUERY"] is None
+        or FETCH not in settings.MIDDLEWARE
+        or not apps.is_installed("django.contrib.admin")
+    ):
+        return []
+    try:
+        path = reverse("admin:index")
+    except Exception:  # The project gives it no URL. Of an error in its URLs Django speaks itself.
+        return []
+    path = f"/{path.removeprefix(get_script_prefix())}"
+    if path.startswith(tuple(entries["SKIP_PATHS"])):
+        return []
+    return [
+        Warning(
+            f'RESILIENT_CACHE["QUERY"] takes all other parameters from the admin at {path}, too: '
+            "its search, filters and pages don't work.",
+            hint=f'Add {path!r} to RESILIENT_CACHE["SKIP_PATHS"].',
+            id="resilient_cache.W004",
+        )
+    ]
 
 
 @register(Tags.caches)
@@ -95,14 +169,14 @@ def check_middleware(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     elif updates:
         late = [
             path
-            for path in settings.MIDDLEWARE[: updates[0]]
-            if path.endswith((".SessionMiddleware", ".LocaleMiddleware"))
+            for place, path in enumerate(settings.MIDDLEWARE[: updates[0]])
+            if isinstance(kind := classes.get(place), type) and issubclass(kind, PERSONAL)
         ]
         if late:
             problems.append(
                 Warning(
-                    f"{', '.join(late)} stands above {UPDATE}: its `Vary` header comes too late, "
-                    "and one visitor's page can be shown to another.",
+                    f"{', '.join(late)} stands above {UPDATE}: its `Vary` header or cookie comes "
+                    "too late, and one visitor's page can be shown to another.",
                     hint=f"Move {UPDATE} above it.",
                     id="resilient_cache.W002",
                 )
@@ -122,8 +196,8 @@ def check_middleware(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             )
         )
     alias = settings.CACHE_MIDDLEWARE_ALIAS
-    backend = settings.CACHES.get(alias, {}).get("BACKEND")
-    if updates and backend != BACKEND and not _is_protected(backend):
+    if updates and not _is_protected(alias):
+        backend = settings.CACHES.get(alias, {}).get("BACKEND")
         problems.append(
             Warning(
                 f"The whole-site level uses the alias {alias!r}, whose BACKEND is {backend}.",
@@ -135,8 +209,9 @@ def check_middleware(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return problems
 
 
-def _is_protected(backend: str | None) -> bool:
+def _is_protected(alias: str) -> bool:
+    """Return whether the BACKEND of an alias is this package's, or a subclass."""
     try:
-        return backend is not None and issubclass(import_string(backend), RedisCache)
-    except ImportError:
+        return issubclass(import_string(settings.CACHES[alias]["BACKEND"]), RedisCache)
+    except (KeyError, ImportError):
         return False

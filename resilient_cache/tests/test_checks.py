@@ -1,8 +1,10 @@
 """`manage.py check` names what is set up wrongly, and what to do."""
 
 from django.conf import settings
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.checks import Error, run_checks
 from django.test import SimpleTestCase, override_settings
+from django.urls import include, path, set_script_prefix
 
 from resilient_cache.backend import RedisCache
 from resilient_cache.tests import runner
@@ -15,6 +17,23 @@ DJANGO = "django.middleware.cache"
 
 class Mine(RedisCache):
     """A backend of a project's own."""
+
+
+class MySessions(SessionMiddleware):
+    """A middleware of a project's own."""
+
+
+class Urls:
+    """A project's URLs with an admin, as far as the check looks."""
+
+    admin = [path("", lambda request: None, name="index")]
+    urlpatterns = [path("secret/admin/", include((admin, "admin")))]
+
+
+class NoUrls:
+    """A project's URLs without an admin."""
+
+    urlpatterns = []
 
 
 def problems():
@@ -55,6 +74,32 @@ class CheckTests(SimpleTestCase):
 
         self.assertIsInstance(found, Error)
 
+    def test_a_setting_that_is_not_a_dict(self):
+        for wrong in (None, [], "QUERY"):
+            with self.subTest(wrong):
+                self.assert_named("E001", "RESILIENT_CACHE", "dict", RESILIENT_CACHE=wrong)
+
+    def test_an_entry_of_the_wrong_type(self):
+        for name, takes, *wrong in (
+            ("QUERY", "names of parameters", "page", [1], {"page": 1}),
+            ("BROWSER", "seconds", "60", -1, 1.5, True),
+            ("SKIP_PATHS", "start with /", "/admin/", None, ["admin/"], [1]),
+            ("PORTS", "numbers", 8000, "8000", ["x"], [""]),
+            ("MAX_WAITING", "threads", "50", None, -1, True),
+        ):
+            for value in wrong:
+                with self.subTest(name, value=value):
+                    self.assert_named("E001", name, takes, RESILIENT_CACHE={name: value})
+
+    def test_entries_of_the_types_that_the_readme_names_have_no_message(self):
+        for entries in (
+            {"QUERY": None, "BROWSER": None, "PORTS": None},
+            {"QUERY": [], "BROWSER": 0, "SKIP_PATHS": [], "PORTS": [], "MAX_WAITING": 0},
+            {"QUERY": ("page",), "BROWSER": 9, "SKIP_PATHS": ("/a/",), "PORTS": (8000, "8443")},
+        ):
+            with self.subTest(entries), override_settings(RESILIENT_CACHE=entries):
+                self.assertEqual(problems(), [])
+
     def test_an_option_that_redis_py_does_not_know_in_the_url(self):
         self.assert_named(
             "E002", "'default'", "typo", CACHES={"default": redis_at("redis://h?typo=1")}
@@ -67,6 +112,17 @@ class CheckTests(SimpleTestCase):
 
     def test_a_location_that_is_missing(self):
         self.assert_named("E002", "'default'", CACHES={"default": {"BACKEND": BACKEND}})
+
+    def test_a_host_that_cannot_be_looked_up(self):
+        for host in ("a..b", "x" * 70):
+            with self.subTest(host):
+                caches = {"default": redis_at(f"redis://{host}")}
+                self.assert_named("E002", "'default'", CACHES=caches)
+
+    def test_a_limit_of_the_size_that_is_not_a_number(self):
+        caches = {"default": redis_at("redis://h", MAX_VALUE_BYTES="5")}
+
+        self.assert_named("E002", "'default'", "MAX_VALUE_BYTES", CACHES=caches)
 
     def test_an_option_that_the_pool_does_not_know(self):
         caches = {"default": redis_at("redis://h", CONNECTION_POOL_KWARGS={"typo": 1})}
@@ -117,6 +173,9 @@ class CheckTests(SimpleTestCase):
         for late in (
             "django.contrib.sessions.middleware.SessionMiddleware",
             "django.middleware.locale.LocaleMiddleware",
+            "django.middleware.csrf.CsrfViewMiddleware",
+            "django.contrib.messages.middleware.MessageMiddleware",
+            f"{__name__}.MySessions",
         ):
             with self.subTest(late):
                 self.assert_named(
@@ -169,3 +228,66 @@ class CheckTests(SimpleTestCase):
     def test_a_middleware_that_is_no_module_is_left_to_django(self):
         with override_settings(MIDDLEWARE=["no.such.Middleware"]):
             self.assertEqual(problems(), [])
+
+    def test_sessions_in_the_cache_alone(self):
+        engine = "django.contrib.sessions.backends.cache"
+        self.assert_named("W005", "'default'", "cached_db", SESSION_ENGINE=engine)
+        for fine in (
+            {"SESSION_ENGINE": f"{engine}d_db"},
+            {"SESSION_ENGINE": engine, "CACHES": {"default": LOCMEM}},
+        ):
+            with self.subTest(fine), override_settings(**fine):
+                self.assertEqual(problems(), [])
+
+    def test_connections_that_each_request_closes(self):
+        self.assert_named("W006", "DJANGO_REDIS_CLOSE", DJANGO_REDIS_CLOSE_CONNECTION=True)
+        for fine in (
+            {"DJANGO_REDIS_CLOSE_CONNECTION": False},
+            {"DJANGO_REDIS_CLOSE_CONNECTION": True, "CACHES": {"default": LOCMEM}},
+        ):
+            with self.subTest(fine), override_settings(**fine):
+                self.assertEqual(problems(), [])
+
+
+@override_settings(
+    INSTALLED_APPS=[*settings.INSTALLED_APPS, "django.contrib.admin"],
+    MIDDLEWARE=[UPDATE, FETCH],
+    CACHE_MIDDLEWARE_ALIAS="site",
+    ROOT_URLCONF=Urls,
+    RESILIENT_CACHE={"QUERY": ["page"]},
+)
+class AdminTests(SimpleTestCase):
+    """QUERY without SKIP_PATHS takes the admin's own parameters from it."""
+
+    def test_the_path_of_the_admin_is_named(self):
+        (found,) = problems()
+
+        self.assertEqual(found.id, "resilient_cache.W004")
+        self.assertIn("/secret/admin/", found.msg)
+        self.assertIn("SKIP_PATHS", found.hint)
+
+    def test_with_a_script_name_the_path_is_the_one_below_it(self):
+        self.addCleanup(set_script_prefix, "/")
+        set_script_prefix("/blog/")
+
+        (found,) = problems()
+
+        self.assertIn("'/secret/admin/'", found.hint)
+
+    def test_an_admin_that_is_left_alone_has_no_message(self):
+        for entries in (
+            {"QUERY": ["page"], "SKIP_PATHS": ["/secret/"]},
+            {"QUERY": None},
+            {},
+        ):
+            with self.subTest(entries), override_settings(RESILIENT_CACHE=entries):
+                self.assertEqual(problems(), [])
+
+    def test_without_an_admin_or_the_site_level_there_is_no_message(self):
+        for changes in (
+            {"INSTALLED_APPS": settings.INSTALLED_APPS[:-1]},
+            {"ROOT_URLCONF": NoUrls},
+            {"MIDDLEWARE": []},
+        ):
+            with self.subTest(changes), override_settings(**changes):
+                self.assertEqual(problems(), [])
