@@ -37,7 +37,11 @@ class CacheNode(DjangoCacheNode):
             cache = caches["default"]
         vary_on = [variable.resolve(context) for variable in self.vary_on]
         key = make_template_fragment_key(self.fragment_name, vary_on)
-        return str(cache.get_or_set(key, lambda: self.nodelist.render(context), timeout))
+        text = cache.get_or_set(key, lambda: self.nodelist.render(context), timeout)
+        if not isinstance(text, str):  # Another client's value is a miss: here, a fragment is text.
+            text = self.nodelist.render(context)
+            cache.set(key, text, timeout)
+        return text
 
     def _resolve(self, variable: Any, context: Context) -> Any:
         try:

@@ -35,6 +35,7 @@ from django.utils.functional import lazystr
 from django.utils.safestring import SafeString, mark_safe
 
 from resilient_cache.log import MOST_KINDS, Quiet, hidden_error
+from resilient_cache.pages import cache_page
 from resilient_cache.responses import UnsendableResponse
 from resilient_cache.serializer import (
     FORMAT,
@@ -47,6 +48,7 @@ from resilient_cache.serializer import (
     UnreadableValue,
     ValueTooLarge,
 )
+from resilient_cache.tests.base import CacheTestCase, silent
 
 try:
     import hypothesis
@@ -309,6 +311,23 @@ class ResponseTests(SimpleTestCase):
         token, again = round_trip((2**61, page()))
 
         self.assertEqual((token, describe(again)), (2**61, describe(page())))
+
+
+class UnstorablePageTests(CacheTestCase):
+    """A page that could not be read back is served, and not stored."""
+
+    def test_a_page_with_an_unknown_charset_is_built_for_each_request(self):
+        def view(request):
+            return HttpResponse(b"x", content_type="text/plain; charset=unknown-8bit")
+
+        for level, page in (("site", view), ("view", cache_page(60, cache="view")(view))):
+            path = self.route(page, f"/charset/{level}/")
+            for _ in "12":
+                with self.subTest(level), silent():
+                    response = self.get(path)
+                    self.assertEqual((response.status_code, response.content), (200, b"x"))
+                    self.assertNotIn("Age", response)
+            self.assertEqual(self.keys(level, f"{level}:?:page:*"), [])
 
 
 class Bomb:

@@ -3,10 +3,12 @@
 from django.conf import settings
 from django.core.cache import caches
 from django.core.cache.utils import make_template_fragment_key
+from django.http import HttpResponse
 from django.template import Context, Template, TemplateSyntaxError
 from django.test import override_settings, tag
 from django.utils.safestring import SafeString
 
+from resilient_cache.serializer import SafeSerializer
 from resilient_cache.tests.base import CacheTestCase, silent
 from resilient_cache.tests.server import RedisServer, caches_at
 
@@ -134,12 +136,21 @@ class TagTests(CacheTestCase):
         key = make_template_fragment_key("box")
         self.assertIs(type(caches["template_fragments"].get(key)), SafeString)
 
-    def test_a_foreign_value_in_the_place_of_a_fragment_is_no_error(self):
+    def test_a_value_that_is_not_a_text_is_a_miss(self):
         key = make_template_fragment_key("box")
-        for value in (7, None, [1], {"a": 1}, 1.5):
+        for value in (7, None, [1], {"a": 1}, 1.5, b"bytes", HttpResponse("page")):
             caches["template_fragments"].set(key, value)
-            with self.subTest(value):
-                self.assertIsInstance(self.render("{% cache 60 box %}text{% endcache %}"), str)
+            with self.subTest(type(value)):
+                self.assertEqual(self.render("{% cache 60 box %}text{% endcache %}"), "text")
+                self.assertEqual(caches["template_fragments"].get(key), "text")
+
+    def test_a_number_too_long_to_be_written_is_a_miss(self):
+        self.render("{% cache 60 box %}text{% endcache %}")
+        (key,) = self.keys("template_fragments")
+        # Python writes no number of more than 4,300 digits.
+        self.redis("template_fragments").set(key, SafeSerializer({}).dumps(10**5000))
+
+        self.assertEqual(self.render("{% cache 60 box %}text{% endcache %}"), "text")
 
     def test_an_error_while_rendering_leaves_no_lock(self):
         def fail():
