@@ -45,7 +45,6 @@ def check_caches(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             kwargs_ = pool.connection_kwargs
             # This connects to nothing, and complains about unknown options.
             pool.connection_class(**kwargs_)
-            str(kwargs_.get("host", "")).encode("idna")  # As the socket will do.
         except (ImproperlyConfigured, ImportError, TypeError, ValueError) as error:
             problems.append(
                 Error(
