@@ -31,6 +31,7 @@ VARIABLES = {
     ),
     *("BIND", "PORT", "WEB_CONCURRENCY"),
 }
+HIDDEN = VARIABLES | {f"{name}_FILE" for name in VARIABLES}
 
 MAKE_HOME = """
 import sys
@@ -45,9 +46,6 @@ call_command("collectstatic", interactive=False, verbosity=0, skip_checks=True)
 if author:
     User.objects.create_superuser(author[0], password=author[1])
 """
-
-
-HIDDEN = VARIABLES | {f"{name}_FILE" for name in VARIABLES}
 
 
 def environment(**variables):

@@ -396,8 +396,8 @@ class SeedDatabaseTests(SimpleTestCase):
         self.assertIn(says, done.stderr)
         self.assertIn("migrate", done.stderr)
 
-    def test_a_database_without_tables(self):
+    def test_a_database_without_tables_is_one_line_that_says_migrate(self):
         self.assert_one_line(self.seed(), "no such table")
 
-    def test_a_file_that_is_not_a_database(self):
+    def test_a_file_that_is_not_a_database_is_one_line_that_says_migrate(self):
         self.assert_one_line(self.seed("This is a letter to my aunt.\n" * 100), "not a database")

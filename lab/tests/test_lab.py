@@ -179,14 +179,14 @@ class BlogEntriesTests(LabTestCase):
         self.assertEqual(after.keys(), self.before.keys())
         self.assertEqual(after, self.before)
 
-    def test_peel(self):
+    def test_peel_leaves_the_entries_of_the_blog_as_they_were(self):
         self.client.get(f"/lab/peel/page/{self.RUN}/")
         self.client.get(f"/lab/peel/rings/{self.RUN}/")
         deleted = self.client.post(f"/lab/peel/delete/{self.RUN}/", {"all": "1"}).json()["deleted"]
 
         self.assertEqual(deleted, ["site", "view", "fragment", "low-level"])
 
-    def test_race(self):
+    def test_race_leaves_the_entries_of_the_blog_as_they_were(self):
         for level in race.LEVELS:
             self.client.get(f"/lab/race/page/{level}/{self.RUN}/")
 
@@ -195,16 +195,16 @@ class BlogEntriesTests(LabTestCase):
         self.assertEqual(response.status_code, 204)
 
     @tag("slow")
-    def test_stampede(self):
+    def test_stampede_leaves_the_entries_of_the_blog_as_they_were(self):
         for part in ("bursts", "dead"):
             with self.subTest(part):
                 self.run_experiment("stampede", requests=2, part=part)
 
     @tag("slow")
-    def test_stampede_on_pages(self):
+    def test_stampede_on_pages_leaves_the_entries_of_the_blog_as_they_were(self):
         self.run_experiment("stampede", requests=2, part="pages")
 
-    def test_leak(self):
+    def test_leak_leaves_the_entries_of_the_blog_as_they_were(self):
         for page in leak.PAGES:
             with self.subTest(page):
                 logs = self.assertLogs("django.security.csrf") if page == "form" else nullcontext()
@@ -213,7 +213,7 @@ class BlogEntriesTests(LabTestCase):
                 self.assertEqual(response.status_code, 200)
 
     @tag("outage")
-    def test_outage(self):
+    def test_outage_leaves_the_entries_of_the_blog_as_they_were(self):
         phases = ((None, 0.5), (outage.hangs, 1), (None, 1.5))
         with (
             mock.patch.object(outage, "PHASES", phases),
@@ -221,13 +221,13 @@ class BlogEntriesTests(LabTestCase):
         ):
             self.run_experiment("outage", visitors_each=1)
 
-    def test_keys(self):
+    def test_keys_leaves_the_entries_of_the_blog_as_they_were(self):
         for path in ("/about/", "/posts/keys/", "/archive/", "/nonsense/", "/about/?utm_source=x"):
             with self.subTest(path):
                 response = self.client.post("/lab/keys/", {"url": f"http://testserver{path}"})
                 self.assertEqual(response.status_code, 200)
 
-    def test_wire(self):
+    def test_wire_leaves_the_entries_of_the_blog_as_they_were(self):
         for data in ({"command": "SET group:site x"}, {"command": "DEL a"}):
             with self.subTest(data):
                 response = self.client.post("/lab/wire/", data | {"scratch": self.RUN})

@@ -77,14 +77,14 @@ class TooMuchTests(CacheTestCase):
     def setUpTestData(cls):
         cls.make_post("keys")
 
-    def test_a_foreign_host(self):
+    def test_a_foreign_host_is_refused_in_one_line_of_the_log(self):
         with self.assertLogs("django.security.DisallowedHost") as log:
             response = self.client.get("/", headers={"host": "evil.example"})
 
         self.assertEqual(response.status_code, 400)
         self.assertEqual([record.exc_info for record in log.records], [None])
 
-    def test_too_many_fields_and_too_long_a_body(self):
+    def test_too_many_fields_and_too_long_a_body_are_refused_in_one_line_of_the_log(self):
         for name, form in (
             ("TooManyFieldsSent", {f"field-{number}": "" for number in range(2000)}),
             ("RequestDataTooBig", {"body": "x" * 3_000_000}),
