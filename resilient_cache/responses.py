@@ -14,7 +14,7 @@ from typing import Any
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 
-_HEADER_NAMES = re.compile(r"[\w!#$%&'*+.^`|~-]+(?:\n[\w!#$%&'*+.^`|~-]+)*", re.ASCII)
+_HEADER_NAMES = re.compile(r"[\w!#$%&'*+.^`|~-]*", re.ASCII)
 _HEADER_TEXT = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -54,7 +54,7 @@ def build_response(parts: list[Any]) -> HttpResponse:
     status, reason, charset, headers, cookies, body = parts
     if type(body) is not bytes or type(headers) is not dict or type(status) is not int:
         raise UnsendableResponse("not the parts of a response")
-    if headers and not _HEADER_NAMES.fullmatch("\n".join(headers)):
+    if "" in headers or not _HEADER_NAMES.fullmatch("".join(headers)):
         raise UnsendableResponse("a header name that can't be sent")
     if not _HEADER_TEXT.fullmatch("".join(headers.values()) + (reason or "")):
         raise UnsendableResponse("a header or reason that can't be sent")

@@ -428,6 +428,7 @@ class UntrustedValueTests(SimpleTestCase):
             ("X-A", "a\x00b"),
             ("X-A", "a\r\nSet-Cookie: b"),
             ("X A", "b"),
+            ("", "b"),
             ("X-A\r\nB", "b"),
             ("Content-Length", "999"),
         ):
