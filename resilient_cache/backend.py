@@ -66,7 +66,7 @@ class RedisCache(QuietCache):
         options = DEFAULT_OPTIONS | params.get("OPTIONS", {})
         timeouts = {"socket_timeout": REDIS_TIMEOUT, "socket_connect_timeout": REDIS_TIMEOUT}
         options["CONNECTION_POOL_KWARGS"] = timeouts | options.get("CONNECTION_POOL_KWARGS", {})
-        locations = [server] if isinstance(server, str) else list(server)
+        locations = [server] if isinstance(server, str) else list(server or [])
         self.problem: ImproperlyConfigured | None = None
         try:
             # As a list, because django-redis splits a text at each comma, also in a password.

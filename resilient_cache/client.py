@@ -10,6 +10,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from resilient_cache.log import Quiet
+from resilient_cache.responses import UnsendableResponse
 from resilient_cache.serializer import UnreadableValue, ValueTooLarge
 
 _MISSING = object()
@@ -26,6 +27,12 @@ class Client(DefaultClient):
         A replica can lag behind, and would serve what was invalidated on its primary.
         """
         return super().get_client(True, tried)
+
+    def encode(self, value: Any, **kwargs: Any) -> Any:
+        """Return what Redis is to store. An int beyond 64 bits is packed: hiredis can crash."""
+        if type(value) is int and not -(2**63) <= value < 2**63:
+            return super().encode(value, allow_int=False)
+        return super().encode(value, **kwargs)
 
     def readable(self, key: str, value: Any, default: Any = None) -> Any:
         """Return what Redis holds at `key` as `value`, or `default`: nothing, or unreadable."""
@@ -126,10 +133,14 @@ class Client(DefaultClient):
         client: Redis | None = None,
         **kwargs: Any,
     ) -> bool:
-        """Store `value` and return whether Redis took it. A value that is too large is not."""
+        """
+        Store `value` and return whether Redis took it.
+
+        A value that is too large, or a response that no server can send, is not stored.
+        """
         try:
             return super().set(key, value, timeout, version, client, **kwargs)
-        except ValueTooLarge as error:
+        except (ValueTooLarge, UnsendableResponse) as error:
             _log.warning("The value for %.200r is not cached: %s", key, error)
             if not kwargs.get("nx"):
                 # Otherwise the value that this one should have replaced would live on.

@@ -2,6 +2,7 @@
 
 import string
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import quote, urlencode
 
 from django.conf import settings
@@ -26,17 +27,15 @@ def page_url(request: HttpRequest, query: Sequence[str] | None = None) -> str | 
     if request.encoding is not None:
         # A Content-Type on a GET can claim another charset, in which the query reads otherwise.
         request.encoding = None
-    host = request.get_host()
-    name, port = _split_port(host)
-    name = name.lower().rstrip(".")
-    own_port, ports = request.get_port(), conf()["PORTS"]
-    if port and ports is not None and port not in (*map(str, ports), own_port):
+    host, scheme = request.get_host(), request.scheme
+    spelling, port = _spelling(host, scheme)
+    ports = conf()["PORTS"]
+    if port and ports is not None and port not in (*map(str, ports), request.get_port()):
         return None
-    one_spelling = name if port in ("", DEFAULT_PORTS.get(request.scheme)) else f"{name}:{port}"
-    if one_spelling != host:
+    if spelling != host:
         for header in ("HTTP_X_FORWARDED_HOST", "HTTP_HOST"):
             if request.META.get(header) == host:
-                request.META[header] = one_spelling
+                request.META[header] = spelling
     given = request.META.get("QUERY_STRING", "")
     if not given.isascii() and isinstance(request, WSGIRequest):
         # Bytes as they came. As text they would have the key of another URL.
@@ -48,14 +47,19 @@ def page_url(request: HttpRequest, query: Sequence[str] | None = None) -> str | 
         if wanted != given:
             request.META["QUERY_STRING"] = wanted
             request.GET = QueryDict(wanted)
-    return f"{request.scheme}://{one_spelling}{request.get_full_path()}"
+    return f"{scheme}://{spelling}{request.get_full_path()}"
 
 
-def _split_port(host: str) -> tuple[str, str]:
+@lru_cache(maxsize=1000)  # It takes 2 us, and each hit asks.
+def _spelling(host: str, scheme: str) -> tuple[str, str]:
+    """Return (one spelling of `host`, the port in it or "")."""
     name, separator, port = host.rpartition(":")
-    if not separator or not port.isdigit():  # A name, or an IPv6 address in brackets.
-        return host, ""
-    return name, port.lstrip("0") or "0"
+    if separator and port.isdigit():
+        port = port.lstrip("0") or "0"
+    else:  # A name, or an IPv6 address in brackets.
+        name, port = host, ""
+    name = name.lower().rstrip(".")
+    return name if port in ("", DEFAULT_PORTS.get(scheme)) else f"{name}:{port}", port
 
 
 def page_key(url: str, prefix: str, request: HttpRequest) -> str:

@@ -54,6 +54,7 @@ class FetchFromCacheMiddleware(django_cache.FetchFromCacheMiddleware):
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         super().__init__(get_response)
         self.level = Level(self.cache_alias, self.key_prefix)
+        conf()  # Wrong settings end the process now, and not each request.
         if iscoroutinefunction(get_response):
             self.process_view = self.aprocess_view  # type: ignore[method-assign]
 

@@ -349,6 +349,13 @@ class ConnectionsTests(CacheTestCase):
 
             self.assertEqual([cache.get("k") for _ in range(20)], 20 * ["v"])
 
+    def test_a_number_of_any_length_is_stored(self):
+        for number in (2**63, -(2**63) - 1, 10**5000):
+            with self.subTest(len(f"{number:x}")):
+                cache.set("k", number)
+
+                self.assertEqual(cache.get("k"), number)
+
     def test_closing_the_connections_leaves_those_in_use_to_their_threads(self):
         pool = cache.client.get_client().connection_pool
         connection = pool.get_connection()
