@@ -3,6 +3,11 @@
 from django.conf import settings
 from django.middleware import http
 
+CONDITIONS = (
+    *("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"),
+    *("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE"),
+)
+
 
 class ContentSecurityPolicyMiddleware:
     """Sends settings.CONTENT_SECURITY_POLICY. Django 6.0 has a middleware for it."""
@@ -26,6 +31,9 @@ class ConditionalGetMiddleware(http.ConditionalGetMiddleware):
     """
 
     def process_response(self, request, response):
+        is_conditional = any(name in request.META for name in CONDITIONS)
+        if request.method == "GET" and not is_conditional and response.has_header("ETag"):
+            return response  # Most requests. It saves 5 % of the CPU of a hit.
         if request.method != "HEAD":
             return super().process_response(request, response)
         request.method = "GET"

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.conf import settings
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.exceptions import ImproperlyConfigured
 from django_redis.exceptions import ConnectionInterrupted
@@ -67,6 +68,11 @@ class RedisCache(QuietCache):
         timeouts = {"socket_timeout": REDIS_TIMEOUT, "socket_connect_timeout": REDIS_TIMEOUT}
         options["CONNECTION_POOL_KWARGS"] = timeouts | options.get("CONNECTION_POOL_KWARGS", {})
         locations = [server] if isinstance(server, str) else list(server or [])
+        # Asked once. Django calls close() for each alias after each request, and a setting that
+        # is missing takes 5 us to look up.
+        self.closes_connections = options.get(
+            "CLOSE_CONNECTION", getattr(settings, "DJANGO_REDIS_CLOSE_CONNECTION", False)
+        )
         self.problem: ImproperlyConfigured | None = None
         try:
             # As a list, because django-redis splits a text at each comma, also in a password.
@@ -81,6 +87,11 @@ class RedisCache(QuietCache):
         if self.problem is not None:
             raise self.problem
         return super().client
+
+    def close(self, **kwargs: Any) -> None:
+        """Close the connections, if DJANGO_REDIS_CLOSE_CONNECTION says so. By default they stay."""
+        if self.closes_connections:
+            super().close(**kwargs)
 
     @property
     def breaker(self) -> Breaker:

@@ -128,9 +128,10 @@ def held_locks() -> list[Lock]:
     """Return the list of the locks that this request has taken."""
     if scope := asgi_request():
         return _held_in.setdefault(scope, [])
-    if not hasattr(_held, "locks"):
-        _held.locks = []
-    locks: list[Lock] = _held.locks
+    try:
+        locks: list[Lock] = _held.locks
+    except AttributeError:
+        locks = _held.locks = []
     return locks
 
 

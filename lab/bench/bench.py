@@ -68,9 +68,9 @@ class Bench:
         self.quick, self.tell = quick, tell
         self.rounds = 4 if quick else 9
 
-    def in_turns(self, contestants, what=""):
+    def in_turns(self, contestants, what="", times=1):
         """Return in_turns() of the contestants, with as many rounds as there is time for."""
-        return in_turns(contestants, self.rounds, lambda text: self.tell(what + text))
+        return in_turns(contestants, times * self.rounds, lambda text: self.tell(what + text))
 
     @cached_property
     def environment(self):

@@ -357,12 +357,12 @@ class ConnectionsTests(CacheTestCase):
                 self.assertEqual(cache.get("k"), number)
 
     def test_closing_the_connections_leaves_those_in_use_to_their_threads(self):
+        self.enterContext(override_settings(CACHES=caches_with(CLOSE_CONNECTION=True)))
         pool = cache.client.get_client().connection_pool
         connection = pool.get_connection()
         self.addCleanup(pool.release, connection)
 
-        with override_settings(DJANGO_REDIS_CLOSE_CONNECTION=True):
-            cache.client.close()
+        cache.close()
         connection.send_command("PING")
 
         self.assertEqual(connection.read_response(), b"PONG")
