@@ -11,11 +11,10 @@ cache, however many values there are: see resilient_cache/README.md.
     posts        what is made from posts: the archive's months, the search
     comments     what is made from comments: the recent ones, their numbers
 
-Pages also belong to a group of their path, which nothing here needs: `/about/` and the like are
-for `manage.py invalidate /about/`.
+Each page is also in a group named after its path. Only `manage.py invalidate /about/` uses it.
 
-posts_changed() and comments_changed() are called by invalidate() in models.py: before and after
-each change, by signals (signals.py), update(), bulk_update() and bulk_create().
+The signals (signals.py), update(), bulk_update() and bulk_create() call invalidate() in models.py
+around each change. It calls one of the two functions below.
 """
 
 from resilient_cache.groups import invalidate_on_commit
@@ -25,12 +24,12 @@ POST_TIMEOUT = 5 * 60  # Raw SQL invalidates nothing, so it shows up to 5 minute
 # {% cache %} has its timeouts in the template: templates/blog/archive.html.
 SEARCH_TIMEOUT = 10 * 60  # The index, the answers and the numbers of comments.
 
-# A visitor can think of any number of questions, and Redis has room for some. So many
-# answers are stored in SEARCH_TIMEOUT seconds. More are computed and not stored.
+# A visitor can think of any number of questions, and Redis has room for some. At most this many
+# answers are stored per SEARCH_TIMEOUT seconds. Further ones are computed and not stored.
 SEARCH_ANSWERS_LIMIT = 500
 SEARCH_COUNT_TIMEOUT = 60 * 60  # A count of searches ends an hour after the last search.
 
-# So many comments may come from one address in COMMENT_LIMIT_TIMEOUT seconds.
+# At most this many comments may come from one address per COMMENT_LIMIT_TIMEOUT seconds.
 COMMENT_LIMIT = 5
 COMMENT_LIMIT_TIMEOUT = 60
 

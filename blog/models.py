@@ -51,7 +51,8 @@ class InvalidatingQuerySet(models.QuerySet):
     def bulk_create(self, objs, *args, **kwargs):
         """Create these rows, or overwrite those that exist, and invalidate."""
         objs = list(objs)
-        # With update_conflicts=True some of them may exist, on the page of another post.
+        # With update_conflicts=True, an existing comment may move to another post: its old page
+        # is outdated too.
         self.model.objects.filter(pk__in=[row.pk for row in objs if row.pk]).invalidate()
         objs = super().bulk_create(objs, *args, **kwargs)
         # Not by primary key: with ignore_conflicts=True, Django doesn't learn it.

@@ -40,7 +40,8 @@ def search(query):
     # Any text becomes a key of the same length, without spaces.
     digest = hashlib.sha256(" ".join(terms).encode()).hexdigest()[:32]
 
-    # Read before the answer is computed: if a post changes meanwhile, this version is outdated.
+    # Read first: if a post changes while the answer is computed, the answer is stored under the
+    # old version, where no request looks.
     posts_version = version("posts")
     key = f"search:answer:{digest}"
     answer = cache.get(key, MISS, version=posts_version)
@@ -90,7 +91,7 @@ def count_search(digest):
 
 def comment_counts(pks):
     """Return {pk: number of comments}. What is not cached costs one query, for all together."""
-    comments_version = version("comments")  # The answer is made from posts, these numbers not.
+    comments_version = version("comments")  # A comment changes these numbers, but no answer.
     keys = {f"comments:{pk}": pk for pk in pks}
     cached = cache.get_many(keys, version=comments_version)
     counts = {keys[key]: count for key, count in cached.items()}

@@ -11,8 +11,9 @@ from django.dispatch import receiver
 from blog.models import Comment, Post, Tag
 
 
-# Both before and after a save: a post can get another slug, and a comment can move to another
-# post. Then two pages are outdated. save() is one transaction, so both wait for COMMIT.
+# Before and after a save, because a post can get another slug, and a comment can move to another
+# post: then two pages are outdated. Before a delete, while the row is there. save() and delete()
+# are one transaction each, so the invalidations wait for COMMIT.
 @receiver([pre_save, post_save, pre_delete], sender=Post)
 @receiver([pre_save, post_save, pre_delete], sender=Tag)
 @receiver([pre_save, post_save, pre_delete], sender=Comment)

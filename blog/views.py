@@ -8,8 +8,9 @@ The four cache levels, from the coarsest to the finest.
 
 How long, and until which change: blog/caching.py.
 
-cache_page, never_cache, {% cache %} and the middleware come from resilient_cache. They are used
-as Django's. They add groups, and of all requests that miss, one builds.
+cache_page, never_cache, {% cache %} and the middleware come from resilient_cache. Use them like
+Django's. Pages can also belong to groups (blog/caching.py). If many requests miss at once, one
+builds the page and the others wait for it.
 """
 
 import re
@@ -95,7 +96,7 @@ def post(request, slug):
     """
     Per view: one decorator, with this view's own timeout and cache.
 
-    It fits a page that changes with its own post alone, so it has its own timeout and group.
+    It fits a page that changes with one post, its tags and comments, and with no other.
     The whole-site level leaves a view with this decorator alone. The comment form has a page
     to itself: a form in a cached page would give one visitor's CSRF token to all.
     Try it: python manage.py redis -n 2 --scan
@@ -121,7 +122,8 @@ def archive(request, year=None, month=None):
     """
     published = Post.objects.published()
     newest = published.first()
-    day = date(int(year), int(month), 1) if year else newest and newest.published_at.date()
+    shown = date(int(year), int(month), 1) if year else newest and newest.published_at.date()
+    day = shown and shown.replace(day=1)  # One key per month, however it is asked for.
     in_month = published.in_month(day.year, day.month) if day else published.none()
     updated = dict(in_month.values_list("pk", "updated_at"))
     if year and not updated:
@@ -130,11 +132,11 @@ def archive(request, year=None, month=None):
         "visitor": request.user.get_username() or visitor_name(request),
         "month": day,
         # What the fragments vary on: {post: its last change}, and the versions of two groups.
-        # Each cache has versions of its own, so they are read where the fragments are.
+        # Every cache keeps its own versions, so the cache of the fragments is named.
         "updated": updated,
         "posts_version": version("posts", cache="template_fragments"),
         "comments_version": version("comments", cache="template_fragments"),
-        # By primary key: a post that is published meanwhile is neither in `updated` nor here.
+        # Only the posts in `updated`: the key is made of them, and the fragment has to show them.
         # `.all` without () is the function: the template calls it where it needs the posts.
         "posts": in_month.filter(pk__in=updated).all,
         "months": published.months,
@@ -148,7 +150,7 @@ def archive(request, year=None, month=None):
 
 
 @require_safe
-@never_cache  # Visitors can ask anything: as pages, the answers would fill Redis.
+@never_cache  # The page levels leave it alone, ?q= too: endless answers would fill Redis.
 def search(request):
     """
     Low-level: the answer to a question is cached as plain values, the page around it is not.

@@ -85,7 +85,8 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
 ]
 
-# Outermost first. What stands above UpdateCacheMiddleware runs for cached pages too.
+# Outermost first. What stands above UpdateCacheMiddleware changes a page after it was stored,
+# for each request anew.
 # https://docs.djangoproject.com/en/5.2/topics/cache/#order-of-middleware
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -111,8 +112,8 @@ TEMPLATES = [
         "DIRS": [BASE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
-            # They are lazy: a page whose template asks for neither has no query and no
-            # `Vary: Cookie`, and can be cached for everybody.
+            # `user` and `messages` are lazy: a page whose template uses neither has no query and
+            # no `Vary: Cookie`, and can be cached for all visitors.
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
@@ -166,12 +167,12 @@ CACHES = {
 }
 # The whole site: UpdateCacheMiddleware and FetchFromCacheMiddleware.
 CACHE_MIDDLEWARE_ALIAS = "site"
-CACHE_MIDDLEWARE_SECONDS = 60  # Short: it also bounds what no code invalidates.
+CACHE_MIDDLEWARE_SECONDS = 60  # A change that invalidates nothing shows after this time.
 RESILIENT_CACHE = {
     "QUERY": ["page"],  # Other parameters, such as utm_source, make no further entries.
     "SKIP_PATHS": ["/admin/", "/healthz", "/readyz", "/watch/"],
-    "PORTS": PUBLIC_PORTS or None,  # A page asked for by another port is not cached.
-    "MAX_WAITING": 50,  # Half of the threads in gunicorn.conf.py.
+    "PORTS": PUBLIC_PORTS or None,  # Pages asked for by other ports are not cached. None: any.
+    "MAX_WAITING": 50,  # Requests that may wait while another builds: half of the threads.
 }
 
 # Database
@@ -252,8 +253,8 @@ STORAGES = {
     },
 }
 
-# A page names its stylesheet by the hash in its name. With other static files it is another
-# page, so a new release never shows an old one.
+# A page names its stylesheet by the hash in its name. This prefix changes with the static files,
+# so after a release no page is served that was cached before it.
 manifest = STATIC_ROOT / "staticfiles.json"
 if not DEBUG and manifest.exists():
     CACHE_MIDDLEWARE_KEY_PREFIX = sha256(manifest.read_bytes()).hexdigest()[:8]

@@ -98,6 +98,13 @@ class FragmentInRedisTests(FragmentTestCase):
         self.assertEqual(len(self.fragments("archive_month")), 2)
         self.assertNotEqual(march.content, february.content)
 
+    def test_the_newest_month_is_one_fragment_with_and_without_its_number(self):
+        self.make_post("newest", published_at=datetime(2026, 6, 20, tzinfo=UTC))
+        self.client.get("/archive/")
+        self.client.get("/archive/2026/06/")
+
+        self.assertEqual(len(self.fragments("archive_month")), 1)
+
     def test_an_edit_makes_a_new_key_for_the_month_and_deletes_none(self):
         self.client.get(self.url)
         before = self.fragments("archive_month")
