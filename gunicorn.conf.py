@@ -18,8 +18,8 @@ wsgi_app = "mysite.wsgi"
 # 127.0.0.1 is the container itself there.
 bind = f"{os.environ.get('BIND', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
 
-# gunicorn's gthread, but a request gets a thread only when all of it has arrived: 400 silent
-# or half-sent connections don't stop the blog.
+# gunicorn's gthread, but a request of up to 64 KB gets a thread only when all of it has arrived:
+# 400 silent or half-sent connections don't stop the blog.
 worker_class = "mysite.worker.PatientWorker"
 # Processes use the cores.
 workers = os.environ.get("WEB_CONCURRENCY", "2")
@@ -104,6 +104,10 @@ def worker_exit(server, worker):
     thread until the server kills this process.
     """
     if worker.booted:
+        # os._exit() runs no function of atexit. This one has what is left of graceful_timeout.
+        from resilient_cache.groups import settle_before_exit
+
+        settle_before_exit()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

@@ -185,7 +185,7 @@ class Post(InvalidatingModel):
 
     def clean(self):
         if self.published_at and self.published_at > timezone.now():
-            # When that date comes, no signal is sent, so nothing would be invalidated.
+            # When that date comes, no signal is sent, so no page would be invalidated.
             raise ValidationError({"published_at": "Posts can't be scheduled. Save a draft."})
 
     def body_html(self):

@@ -42,7 +42,7 @@ def set_up_warnings():
 def use_redis_within(seconds, url):
     """Return a context manager in which the caches are at `url`, with `seconds` to answer."""
     moved = use_redis(url, socket_timeout=seconds, socket_connect_timeout=seconds)
-    # In a container, keys of pages have a hash of the static files. Tests name whole keys.
+    # With DEBUG=0, keys of pages have a hash of the static files. Tests name whole keys.
     moved.options["CACHE_MIDDLEWARE_KEY_PREFIX"] = ""
     return moved
 

@@ -5,6 +5,7 @@ import selectors
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import BoundedSemaphore
 
 from gunicorn.http import get_parser
 from gunicorn.workers.gthread import ThreadWorker
@@ -22,6 +23,10 @@ LONG_REQUESTS = 8
 # Threads that close connections. Each waits up to 2 seconds for the client to close its end,
 # which gunicorn itself does in the main loop, while no other request is answered.
 CLOSING = 32
+
+# Connections that may be closed in that way at a time. Each is an open file. More than these are
+# closed at once.
+LINGERING = 256
 
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
 CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked", re.IGNORECASE)
@@ -43,7 +48,16 @@ class PatientWorker(ThreadWorker):
         """Start to serve. Returns when the worker ends."""
         self.long_requests = ThreadPoolExecutor(max_workers=LONG_REQUESTS)
         self.closing = ThreadPoolExecutor(max_workers=CLOSING)
+        self.may_linger = BoundedSemaphore(LINGERING)
         super().init_process()
+
+    def close(self, close, graceful=False):
+        """Close a connection without making the main loop wait."""
+        if not (graceful and self.may_linger.acquire(blocking=False)):
+            close()
+            return
+        done = self.closing.submit(close, graceful=True)
+        done.add_done_callback(lambda done: self.may_linger.release())
 
     def enqueue_req(self, conn):
         """Give the connection a thread as soon as its next request has arrived."""
@@ -51,7 +65,7 @@ class PatientWorker(ThreadWorker):
             return super().enqueue_req(conn)
         if conn.parser is None:
             conn.parser = get_parser(self.cfg, conn.sock, conn.client)
-            conn.close = partial(self.closing.submit, conn.close)
+            conn.close = partial(self.close, conn.close)
         conn.received = conn.parser.unreader.take_buffered()  # Of a pipelined request.
         conn.was_told_to_continue = False
         conn.sock.setblocking(False)

@@ -5,6 +5,7 @@ It is django_redis.cache.RedisCache with other defaults and one rule: an error o
 escapes. Everything that django-redis documents for OPTIONS works here, too.
 """
 
+from asyncio import CancelledError
 from contextlib import suppress
 from typing import Any
 
@@ -125,7 +126,7 @@ class RedisCache(QuietCache):
         return False
 
     def _delete_for_set(
-        self, key: str, value: Any, timeout: Any = None, version: Any = None, **kwargs: Any
+        self, key: str, value: Any, timeout: Any = None, version: Any = None, *_: Any, **__: Any
     ) -> None:
         with suppress(ConnectionInterrupted):
             self.client.delete(key, version=version)
@@ -141,6 +142,8 @@ class RedisCache(QuietCache):
         try:
             return self.client.set_many(data, timeout, version, **kwargs)
         except ConnectionInterrupted:
+            if self.breaker.refuses_writes:
+                self.delete_many(list(data), version)  # As set() does.
             return list(data)
 
     def delete_many(self, keys: Any, version: Any = None, **kwargs: Any) -> int | None:
@@ -155,19 +158,24 @@ class RedisCache(QuietCache):
         Move a value to `version` + delta, with the time it has left. Return its new version.
 
         Raises ValueError when the key is missing. A cached None is a value, as Django has it.
-        None: Redis is down.
+        None: Redis is down or full.
         """
         version = self.version if version is None else version
         try:
             value, ttl = self.client.get_with_ttl(key, MISSING, version)
             if value is MISSING:
                 raise ValueError(f"Key {key!r} not found")
-            timeout = None if ttl < 0 else ttl / 1000
+            # -1: no timeout. -2: it expired between the two commands, so 0.
+            timeout = None if ttl == -1 else max(ttl, 0) / 1000
             self.client.set(key, value, timeout, version + delta)
             self.client.delete(key, version=version)
         except ConnectionInterrupted:
             return None
         return version + delta
+
+    async def aincr_version(self, key: str, delta: int = 1, version: Any = None) -> int | None:
+        """incr_version() for async views."""
+        return await sync_to_async(self.incr_version, thread_sensitive=False)(key, delta, version)
 
     def clear(self) -> bool | None:
         """
@@ -218,9 +226,10 @@ class RedisCache(QuietCache):
                     value = default() if callable(default) else default
             store = sync_to_async(self._store, thread_sensitive=False)
             return await store(key, value, timeout, version, lock)
-        except BaseException:
+        except BaseException as error:
             if lock:
-                await sync_to_async(lock.release, thread_sensitive=False)(stored=False)
+                stored = None if isinstance(error, CancelledError) else False
+                await sync_to_async(lock.release, thread_sensitive=False)(stored)
             raise
 
     def _store(

@@ -88,15 +88,18 @@ def check_django(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 id="resilient_cache.W005",
             )
         )
-    if getattr(settings, "DJANGO_REDIS_CLOSE_CONNECTION", False) and any(
-        map(_is_protected, settings.CACHES)
+    closes = getattr(settings, "DJANGO_REDIS_CLOSE_CONNECTION", False)
+    if any(
+        settings.CACHES[alias].get("OPTIONS", {}).get("CLOSE_CONNECTION", closes)
+        for alias in filter(_is_protected, settings.CACHES)
     ):
         problems.append(
             Warning(
-                "With DJANGO_REDIS_CLOSE_CONNECTION each request closes the connections to Redis. "
-                "A lost connection can't be told from a closed one, so a Redis that restarts with "
-                "an older copy of its data is not noticed, and invalidated pages come back.",
-                hint="Remove DJANGO_REDIS_CLOSE_CONNECTION from the settings.",
+                "With DJANGO_REDIS_CLOSE_CONNECTION or CLOSE_CONNECTION each request closes the "
+                "connections to Redis. A lost connection can't be told from a closed one, so a "
+                "Redis that restarts with an older copy of its data is not noticed, and "
+                "invalidated pages come back.",
+                hint="Remove them from the settings and from OPTIONS.",
                 id="resilient_cache.W006",
             )
         )

@@ -115,9 +115,12 @@ class Breaker:
             return self.epoch  # A callback has lost its connection. Its call is tried again.
         with self._reconnect_lock:
             with self._lock:
-                if self.is_open or epoch != self.epoch:
+                if self.is_open:
+                    return epoch  # This connection is older than the outage.
+                if epoch != self.epoch:
                     return self.epoch
                 self.epoch += 1
+                epoch = self.epoch
             self._reconnecting = threading.get_ident()
             try:
                 for callback in _callbacks:
@@ -126,7 +129,7 @@ class Breaker:
                 self.fail(error)
             finally:
                 self._reconnecting = None
-            return self.epoch
+            return epoch
 
     def refuse(self, error: ResponseError) -> None:
         """Log that Redis refused one command. After OOM, refuses_writes is true for a moment."""

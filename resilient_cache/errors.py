@@ -36,8 +36,8 @@ def is_outage(error: object) -> bool:
     """
     Return whether `error` means that this server can't be used.
 
-    A server that refuses all writes is one: nothing on it could be invalidated, so nothing
-    may be read from it. A new connection may reach another server, as after a failover.
+    A server that refuses all writes is one: no value on it could be invalidated, so no
+    value may be read from it. A new connection may reach another server, as after a failover.
     """
     if isinstance(error, OUTAGES):
         return True

@@ -74,13 +74,21 @@ def group_key(group: str) -> str:
     """
     if not isinstance(group, str) or not group:
         raise ValueError(f"A group is a text with at least one character, not {group!r}.")
-    if group.startswith(("http://", "https://")):
-        raise ValueError(f"{group!r} is a URL. The group of a page is its path, such as /about/.")
     if group.startswith("/"):
-        if "?" in group or "#" in group:
-            raise ValueError(f"{group!r} is not a path: leave out what follows ? or #.")
         return path_key(unquote(group))  # What reverse() gives is quoted.
     return _name_key(group)
+
+
+def _keys(groups: Iterable[str]) -> set[str]:
+    """Return the keys of groups that are to be invalidated. Raises ValueError for URLs, too."""
+    for group in groups:
+        if not isinstance(group, str):
+            continue  # See group_key().
+        if group.startswith(("http://", "https://")):
+            raise ValueError(f"{group!r} is a URL. The group of a page is its path: /about/.")
+        if group.startswith("/") and ("?" in group or "#" in group):
+            raise ValueError(f"{group!r} is not a path: leave out what follows ? or #.")
+    return {group_key(group) for group in groups}
 
 
 @lru_cache(maxsize=1000)  # A hit asks for two keys, and quote() takes 2 us.
@@ -140,7 +148,7 @@ def invalidate(*groups: str) -> None:
     process does it before it reads from Redis again. Raises the error of another backend, once
     it is done at the other aliases.
     """
-    keys = {group_key(group) for group in groups}
+    keys = _keys(groups)
     _remember(keys)
     errors = []
     for alias in settings.CACHES:
@@ -157,7 +165,7 @@ class Invalidation:
 
     def __init__(self, groups: Iterable[str]) -> None:
         self.groups = tuple(groups)
-        self.keys = frozenset(map(group_key, self.groups))
+        self.keys = frozenset(_keys(self.groups))
         self.is_done = False
 
     def __call__(self) -> None:
@@ -266,8 +274,8 @@ def _aliases_to_settle() -> list[str]:
 
 
 @atexit.register
-def _settle_before_exit() -> None:
-    # A script that edits while Redis hangs, and then ends. After that, nothing knows of it.
+def settle_before_exit() -> None:
+    """settle(), and log what may stay old: once this process has ended, no other one knows it."""
     if _owed and (aliases := settle()):
         logger.warning(
             "Redis did not take all invalidations before this process ended. What is cached at %s "

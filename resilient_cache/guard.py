@@ -21,7 +21,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -102,7 +102,8 @@ class Lock:
         """
         Let go of the lock. Without a stored value, all requests that wait go on at once.
 
-        None: nothing was built, because another request had stored the value meanwhile.
+        None: nothing was built, because another request had stored the value meanwhile, or
+        because this one was cancelled.
         Only the holder's own token is deleted. Between the look and the deletion the lock can
         expire and be taken by another request: then a second request may build, once.
         """
@@ -278,19 +279,23 @@ async def arun(steps: Turn) -> tuple[Any, Lock | None]:
         except StopIteration as end:
             return None, end.value
 
-    while True:
-        # Not thread-sensitive: Django has one such thread for all requests.
-        running = asyncio.ensure_future(sync_to_async(step, thread_sensitive=False)())
-        try:
-            pause, result = await asyncio.shield(running)
-        except asyncio.CancelledError:
-            _, result = await running  # The thread goes on, and may just have taken the lock.
-            if result and result[1]:
-                await sync_to_async(result[1].release, thread_sensitive=False)(stored=False)
-            raise
-        if pause is None:
-            return result
-        await asyncio.sleep(pause)
+    try:
+        while True:
+            # Not thread-sensitive: Django has one such thread for all requests.
+            running = asyncio.ensure_future(sync_to_async(step, thread_sensitive=False)())
+            try:
+                pause, result = await asyncio.shield(running)
+            except asyncio.CancelledError:
+                _, result = await running  # The thread goes on, and may just have taken the lock.
+                if result and result[1]:
+                    await sync_to_async(result[1].release, thread_sensitive=False)(None)
+                raise
+            if pause is None:
+                return result
+            await asyncio.sleep(pause)
+    finally:
+        with suppress(ValueError):  # It still runs in its thread, if it was cancelled twice.
+            steps.close()  # Not left to the garbage collector: it counts as one that waits.
 
 
 def early(timeout: float) -> float:

@@ -48,6 +48,7 @@ class Page:
         self.vary: list[str] = []
         self.lock: guard.Lock | None = None
         self.is_stored = False
+        self.hits_before = request.__dict__.get("resilient_cache_hits", 0)
         self._entry: tuple[Any, ...] = ()
         self._looks = 0
 
@@ -175,7 +176,7 @@ class Page:
                 return response  # A cookie is for one visitor.
             if has_read_session(self.request):
                 patch_vary_headers(response, ["Cookie"])  # As SessionMiddleware will, too late.
-            if "resilient_cache_hit" in self.request.__dict__:
+            if self.request.__dict__.get("resilient_cache_hits", 0) > self.hits_before:
                 return response  # From an inner level: stored again, it would live too long.
             may_update_cache(self.request, True)
             response = rules.process_response(self.request, response)
@@ -191,11 +192,11 @@ class Page:
             may_update_cache(self.request, False)
             self.close()
 
-    def close(self) -> None:
-        """End the lock: the response is stored, or never will be."""
+    def close(self, cancelled: bool = False) -> None:
+        """End the lock: the response is stored, or never will be, or the request was cancelled."""
         self.request.__dict__["resilient_cache_open_keys"].discard(self.place)
         if self.lock:
-            self.lock.release(self.is_stored)
+            self.lock.release(None if cancelled else self.is_stored)
 
 
 def _are_names(value: list[Any]) -> bool:
@@ -239,5 +240,4 @@ class Level:
         if page.place in open_keys or not pending().isdisjoint(page.groups):
             return None
         open_keys.add(page.place)
-        request.__dict__.pop("resilient_cache_hit", None)  # Of a view called before this one.
         return page

@@ -5,7 +5,7 @@ Django's page cache: the same names, the same arguments, the same rules, with th
 - Keys are the URLs that they stand for: `page:http://127.0.0.1:8000/about/`.
 - invalidate() outdates a page by its path, or all pages of a group, in one write.
 - Of all requests that miss a page, one builds it (see guard.py).
-- A response with a Set-Cookie header is never stored.
+- A response that sets a cookie, changes the session or shows a CSRF token is never stored.
 - A cached page tells browsers `no-cache`: they ask before they show their own copy, so an
   invalidated page is never shown. `browser` (per view) and RESILIENT_CACHE["BROWSER"] change it.
 - HEAD reads the entry of GET and stores nothing.
@@ -16,6 +16,7 @@ Only where a page is looked for and stored is replaced. Works on any of Django's
 """
 
 import string
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
@@ -139,8 +140,8 @@ def cache_page(
                 close = sync_to_async(page.close, thread_sensitive=False)
                 try:
                     response = await view(request, *args, **kwargs)
-                except BaseException:
-                    await close()
+                except BaseException as error:
+                    await close(isinstance(error, CancelledError))
                     raise
                 if _is_unrendered(response):
                     return _store_when_rendered(page, response)
@@ -193,7 +194,7 @@ def _hit(request: HttpRequest, response: Any) -> Any:
     """Let an outer level store nothing, as Django does."""
     request = plain_request(request)
     may_update_cache(request, False)
-    request.__dict__["resilient_cache_hit"] = True
+    request.__dict__["resilient_cache_hits"] = request.__dict__.get("resilient_cache_hits", 0) + 1
     return response
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from unittest import skipUnless
 
 from django.conf import settings
 from django.core.cache import caches
@@ -15,7 +14,6 @@ from mysite.private_redis import use_redis
 from mysite.tests.processes import wait_until
 
 RUN, OTHER = "0123456789ab", "ba9876543210"
-needs_headers = skipUnless(settings.CACHE_WATCH, "CACHE_WATCH=0: no page has the headers.")
 
 
 class RaceTests(LabPageTestCase):
@@ -46,7 +44,6 @@ class RaceTests(LabPageTestCase):
         self.assertEqual(len(pages), 1)
         self.assertIn("Related posts", pages.pop())
 
-    @needs_headers
     def test_the_level_that_gives_its_name_answers_and_no_other(self):
         for level in LEVELS:
             with self.subTest(level):
@@ -60,7 +57,6 @@ class RaceTests(LabPageTestCase):
             with self.subTest(level), self.assertNumQueries(0):
                 self.ask(level)
 
-    @needs_headers
     def test_after_a_deletion_each_level_is_cold(self):
         for level in LEVELS:
             self.ask(level)
@@ -71,7 +67,6 @@ class RaceTests(LabPageTestCase):
             with self.subTest(level):
                 self.assertEqual(self.answered(level), [])
 
-    @needs_headers
     def test_a_deletion_leaves_other_runs_and_the_blog_alone(self):
         for level in LEVELS:
             self.ask(level, OTHER)
@@ -164,7 +159,6 @@ class WithoutWatchTests(LabPageTestCase):
 
 
 @tag("browser")
-@needs_headers
 class RaceInTheBrowserTests(BrowserTestCase, LabTestCase):
     def start(self, rounds):
         self.page.goto("/lab/race/")

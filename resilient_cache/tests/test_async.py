@@ -4,6 +4,7 @@ import asyncio
 import threading
 from unittest import mock
 
+from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
 from django.core.cache import cache, caches
 from django.core.handlers.asgi import ASGIHandler
@@ -319,7 +320,35 @@ class AgetOrSetTests(AsyncTestCase):
             with self.assertRaises(asyncio.CancelledError):
                 await task
 
-        self.assertIn(await cache.aget("lock:cancelled"), (None, guard.ABANDONED))
+        self.assertIsNone(await cache.aget("lock:cancelled"))
+
+    async def test_after_a_cancelled_build_one_request_builds(self):
+        started, builds = asyncio.Event(), []
+
+        async def build():
+            builds.append("build")
+            started.set()
+            await asyncio.sleep(0.1 if len(builds) > 1 else PATIENCE)
+
+        task = asyncio.ensure_future(cache.aget_or_set("cancelled", build, 60))
+        await started.wait()
+        task.cancel()
+        with self.assertRaises(asyncio.CancelledError):
+            await task
+        await asyncio.gather(*(cache.aget_or_set("cancelled", build, 60) for _ in range(8)))
+
+        self.assertEqual(len(builds), 2)
+
+    async def test_a_task_that_is_cancelled_while_it_waits_gives_its_place_back(self):
+        lock = guard.Lock(cache, "waits")
+        await sync_to_async(lock.acquire)()
+        task = asyncio.ensure_future(cache.aget_or_set("waits", "v", 60))
+        await until(lambda: guard._waiting._count == 1)
+        task.cancel()
+        with self.assertRaises(asyncio.CancelledError):
+            await task
+
+        self.assertEqual(guard._waiting._count, 0)
 
     async def test_a_function_and_a_value_are_taken(self):
         self.assertEqual(await cache.aget_or_set("one", lambda: "called"), "called")

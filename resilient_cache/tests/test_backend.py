@@ -525,10 +525,18 @@ class FullTests(CacheTestCase):
         self.assertEqual(cache.set_many({"a": 1, "b": 2}), ["a", "b"])
 
     def test_the_old_value_is_not_read_after_a_new_one_was_refused(self):
-        for value in ("first", "second"):  # The second one is not even sent.
-            with self.subTest(value):
-                self.assertIs(cache.set("old", value), False)
-                self.assertIsNone(cache.get("old"))
+        self.assertIs(cache.set("old", "new"), False)
+        self.assertIsNone(cache.get("old"))
+
+    def test_the_old_value_is_not_read_after_a_new_one_was_not_even_sent(self):
+        cache.set("other", "value")  # Refused. After that, no write is sent for half a second.
+
+        self.assertIs(cache.set("old", "new", 60, None, None), False)
+        self.assertIsNone(cache.get("old"))
+
+    def test_set_many_leaves_no_old_value_either(self):
+        self.assertEqual(cache.set_many({"old": "new"}), ["old"])
+        self.assertIsNone(cache.get("old"))
 
     def test_reading_goes_on(self):
         cache.set("k", "v")

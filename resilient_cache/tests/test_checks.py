@@ -241,6 +241,8 @@ class CheckTests(SimpleTestCase):
 
     def test_connections_that_each_request_closes(self):
         self.assert_named("W006", "DJANGO_REDIS_CLOSE", DJANGO_REDIS_CLOSE_CONNECTION=True)
+        caches = {"default": redis_at("redis://h", CLOSE_CONNECTION=True)}
+        self.assert_named("W006", "CLOSE_CONNECTION", CACHES=caches)
         for fine in (
             {"DJANGO_REDIS_CLOSE_CONNECTION": False},
             {"DJANGO_REDIS_CLOSE_CONNECTION": True, "CACHES": {"default": LOCMEM}},

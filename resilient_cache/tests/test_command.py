@@ -15,7 +15,7 @@ from resilient_cache.groups import version
 from resilient_cache.tests.base import PATIENCE, CacheTestCase, silent
 from resilient_cache.tests.server import RedisServer, caches_at, wait_until
 
-# A script of somebody's own, which invalidates and ends.
+# A script of a project's own, which invalidates and ends.
 SCRIPT = """
 import sys, django
 django.setup()

@@ -1025,6 +1025,18 @@ class OwnerTests(CacheTestCase):
 
         self.assertEqual([self.body(), self.body()], ["build 1, build 2", "build 1, build 2"])
 
+    def test_a_page_that_shows_a_hit_is_not_stored_by_the_outer_level(self):
+        first = cache_page(300, cache="view")(CountingView())
+        second = cache_page(300, cache="view", key_prefix="second")(CountingView())
+        self.route(lambda request: HttpResponse(f"{first(request).text}, {second(request).text}"))
+        self.body()
+        self.redis("site").flushdb()
+        self.redis("view").delete(*self.keys("view", "*:page:second:*"))
+
+        self.assertEqual(self.body(), "build 1, build 2")
+
+        self.assertEqual(self.keys("site", "site:?:page:*"), [])
+
 
 class GroupOfAPageTests(CacheTestCase):
     """Pages are invalidated by their path and by their group."""
