@@ -110,7 +110,9 @@ class Page:
                 float(due),
                 float(seconds),
                 HttpResponse(status_code=200) | list() as value,
-            ) if math.isfinite(at + seconds) and (type(value) is HttpResponse or _are_names(value)):
+            ) if math.isfinite(at + seconds) and (
+                isinstance(value, HttpResponse) or _are_names(value)
+            ):
                 if stored == self.versions:
                     self._entry = entry
                     return value, time.time() >= due, seconds
