@@ -3,8 +3,8 @@ How long each value is cached, and which change invalidates which groups.
 
 A group is a name for values that become outdated together. It has a version: a random number
 in Redis. Each cached value belongs to the current version of its groups. To invalidate a group
-is to write a new version, and no value of the old one is used again. That is one write per
-cache, however many values there are: see resilient_cache/README.md.
+is to delete its version. The next request makes a new one, and no value of the old one is used
+again. That is one DEL per cache, however many values there are: see resilient_cache/README.md.
 
     site         all pages of the whole-site level; the middleware adds this group
     post:<slug>  the page of one post, at the per-view level

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from lab.caches import unwatched
 from lab.experiment import Experiment
-from resilient_cache.groups import group_key, path_key
+from resilient_cache.names import group_key, path_key
 from resilient_cache.page_urls import page_key, page_url
 
 MAX_KEYS = 5000  # that are compared

@@ -3,9 +3,9 @@ Groups: invalidation of any number of entries by one write.
 
 A group has a version, an int in the cache at `group:<name>`. What belongs to the group is
 stored with the version that was current before it was built, and counts only while that
-version is current. invalidate() moves the group to its next version: one round trip for each
-alias, whether ten or a hundred thousand entries carry the old one. They are never served again
-and expire by themselves.
+version is current. invalidate() deletes the version, and the next request makes another one:
+one round trip for each alias, whether ten or a hundred thousand entries carry the old one.
+They are never served again and expire by themselves.
 
 - A slow reader can't put an old value back: its value carries the old version.
 - Versions are random, so a version that was evicted never comes back.
@@ -13,14 +13,11 @@ and expire by themselves.
 """
 
 import atexit
-import hashlib
 import logging
 import secrets
 import threading
 import time
 from collections.abc import Iterable
-from functools import lru_cache
-from urllib.parse import quote, unquote
 
 from django.conf import settings
 from django.core.cache import caches
@@ -29,6 +26,9 @@ from django.db import transaction
 
 from resilient_cache.breaker import Breaker, on_close
 from resilient_cache.compat import waiting_callbacks
+from resilient_cache.names import group_key, keys_to_invalidate
+
+__all__ = ["group_key", "invalidate", "invalidate_on_commit", "version"]
 
 logger = logging.getLogger("resilient_cache")
 
@@ -48,58 +48,10 @@ MOST_RECENT = 10_000
 MOST_OWED = 1000
 # How many groups one round trip invalidates. With more, Redis could take longer than its timeout.
 MOST_AT_ONCE = 500
-# The longest name that becomes part of a key as it is. Memcached takes keys of 250 bytes.
-MOST_BYTES = 200
 
 
 class NotInvalidated(Exception):
     """Redis did not take an invalidation, so it is not read until it has taken it."""
-
-
-@lru_cache(maxsize=1000)
-def bounded(name: str) -> str:
-    """Return `name` as part of a key: no spaces or control characters, at most 200 bytes."""
-    name = quote(name, safe="!$&'()*+,/:;=?@[]~%|")
-    if len(name) > MOST_BYTES:
-        name = f"{name[:120]}~{hashlib.sha256(name.encode()).hexdigest()[:32]}"
-    return name
-
-
-def group_key(group: str) -> str:
-    """
-    Return the cache key of a group's version. Raises ValueError for a name that is not one.
-
-    >>> group_key("post:keys")
-    'group:post:keys'
-    """
-    if not isinstance(group, str) or not group:
-        raise ValueError(f"A group is a text with at least one character, not {group!r}.")
-    if group.startswith("/"):
-        return path_key(unquote(group))  # What reverse() gives is quoted.
-    return _name_key(group)
-
-
-def _keys(groups: Iterable[str]) -> set[str]:
-    """Return the keys of groups that are to be invalidated. Raises ValueError for URLs, too."""
-    for group in groups:
-        if not isinstance(group, str):
-            continue  # See group_key().
-        if group.startswith(("http://", "https://")):
-            raise ValueError(f"{group!r} is a URL. The group of a page is its path: /about/.")
-        if group.startswith("/") and ("?" in group or "#" in group):
-            raise ValueError(f"{group!r} is not a path: leave out what follows ? or #.")
-    return {group_key(group) for group in groups}
-
-
-@lru_cache(maxsize=1000)  # A hit asks for two keys, and quote() takes 2 us.
-def _name_key(group: str) -> str:
-    return f"group:{bounded(quote(group, safe='!$&()*+,/:;=?@[]~'))}"
-
-
-@lru_cache(maxsize=1000)
-def path_key(path: str) -> str:
-    """Return the key of the group that all pages at `path` (as request.path has it) belong to."""
-    return f"group:{bounded(quote(path))}"
 
 
 def new_version() -> int:
@@ -148,7 +100,7 @@ def invalidate(*groups: str) -> None:
     process does it before it reads from Redis again. Raises the error of another backend, once
     it is done at the other aliases.
     """
-    keys = _keys(groups)
+    keys = keys_to_invalidate(groups)
     _remember(keys)
     errors = []
     for alias in settings.CACHES:
@@ -165,7 +117,7 @@ class Invalidation:
 
     def __init__(self, groups: Iterable[str]) -> None:
         self.groups = tuple(groups)
-        self.keys = frozenset(_keys(self.groups))
+        self.keys = frozenset(keys_to_invalidate(self.groups))
         self.is_done = False
 
     def __call__(self) -> None:
@@ -231,10 +183,8 @@ def forget() -> None:
 
 def _invalidate_at(alias: str, keys: Iterable[str]) -> None:
     cache, keys = caches[alias], set(keys)
-    if _write(cache, keys):
+    if _delete_versions(cache, keys):
         return
-    if not hasattr(cache, "breaker"):
-        raise NotInvalidated(f"{len(keys)} groups of {alias!r} are not invalidated")
     owed = _owed.setdefault(alias, set())
     if len(owed) <= MOST_OWED:  # One more is enough to know that the cache is to be emptied.
         owed |= keys
@@ -242,17 +192,20 @@ def _invalidate_at(alias: str, keys: Iterable[str]) -> None:
     cache.breaker.fail(NotInvalidated(f"{len(keys)} groups of {alias!r} are not invalidated"))
 
 
-def _write(cache: BaseCache, keys: set[str]) -> bool:
-    """Give the groups new versions. Return whether the cache has taken that."""
+def _delete_versions(cache: BaseCache, keys: set[str]) -> bool:
+    """
+    Delete the versions of these groups. Return whether the cache has taken that.
+
+    The next request makes a new version, which no entry has. A full Redis takes a DEL, and
+    refuses a SET.
+    """
     if len(keys) > MOST_AT_ONCE:
         names = sorted(keys)
         parts = [names[i : i + MOST_AT_ONCE] for i in range(0, len(names), MOST_AT_ONCE)]
-        return all(_write(cache, set(part)) for part in parts)
-    if not cache.set_many({key: new_version() for key in keys}, VERSION_TIMEOUT):
-        return True
-    # A full Redis refuses SET and takes DEL. A version that is missing matches no entry. Only
-    # a cache that hides its errors answers with keys that failed, and None for this one.
-    return cache.delete_many(keys) is not None
+        return all(_delete_versions(cache, set(part)) for part in parts)
+    deleted = cache.delete_many(keys)
+    # Other backends raise their errors, and may answer None where they did it.
+    return deleted is not None or not hasattr(cache, "breaker")
 
 
 def settle() -> list[str]:
@@ -300,7 +253,7 @@ def invalidate_again(breaker: Breaker) -> None:
             done = cache.clear() is not None
         else:
             keys = owed | _of_the_last_minute()
-            done = not keys or _write(cache, keys)
+            done = not keys or _delete_versions(cache, keys)
         if not done:
             raise NotInvalidated(f"groups of {alias!r} are not invalidated")
         if owed:

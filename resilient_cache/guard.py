@@ -17,6 +17,7 @@ Where the cache takes no lock (Redis is down or full) the value is built at once
 It works on any of Django's cache backends.
 """
 
+import asyncio
 import secrets
 import threading
 import time
@@ -46,10 +47,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.05
 ABANDONED, ABANDONED_TIMEOUT = "abandoned", 1
 # Seconds for which a page that could not be stored is built without a lock.
 UNSTORABLE_TIMEOUT = 60
-
 MISSING: Any = object()
-
-# (value or MISSING, whether it is time to build the next one, how long the last build took)
+# (value or MISSING, whether to build the next one, seconds that the last build took)
 Look = tuple[Any, bool, float | None]
 
 
@@ -271,7 +270,6 @@ def run(steps: Turn) -> tuple[Any, Lock | None]:
 
 async def arun(steps: Turn) -> tuple[Any, Lock | None]:
     """Run turn() beside the event loop: neither a cache call nor a sleep blocks it."""
-    import asyncio
 
     def step() -> tuple[float | None, Any]:
         try:

@@ -15,8 +15,9 @@ from django.utils.cache import patch_cache_control, patch_vary_headers, set_resp
 
 from resilient_cache import guard
 from resilient_cache.compat import has_read_session, may_update_cache, will_set_cookie
-from resilient_cache.groups import VERSION_TIMEOUT, group_key, path_key, pending, versions
+from resilient_cache.groups import VERSION_TIMEOUT, pending, versions
 from resilient_cache.guard import MISSING, cache_event
+from resilient_cache.names import group_key, path_key
 from resilient_cache.page_urls import page_key, page_url
 
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import get_language
 
 from resilient_cache.conf import conf
-from resilient_cache.groups import bounded
+from resilient_cache.names import bounded
 
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
