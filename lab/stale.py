@@ -278,7 +278,7 @@ def parts_of_pages():
     vary_on = {
         "archive_months": [posts],
         "archive_discussed": [comments, False],
-        "archive_month": [newest.isoformat(), updated],
+        "archive_month": [newest.replace(day=1).isoformat(), updated],
     }
     found = {
         ("fragment", name): fragments.get(make_template_fragment_key(name, values)) is not None

@@ -190,12 +190,14 @@ def use_redis(url, **pool):
     from django.test import override_settings
 
     def moved(cache):
-        if cache.get("LOCATION") != settings.REDIS_URL:
+        base, location = settings.REDIS_URL, cache.get("LOCATION", "")
+        if not location.startswith(base):
             return cache  # LocMem, for example.
         options = dict(cache.get("OPTIONS", {}))
         if pool and not cache["BACKEND"].startswith("django."):  # Django's own has no such option.
             options["CONNECTION_POOL_KWARGS"] = options.get("CONNECTION_POOL_KWARGS", {}) | pool
-        return cache | {"LOCATION": url, "OPTIONS": options}
+        # What stands behind the URL stays: the number of a database.
+        return cache | {"LOCATION": url + location.removeprefix(base), "OPTIONS": options}
 
     caches = {alias: moved(cache) for alias, cache in settings.CACHES.items()}
     return override_settings(REDIS_URL=url, CACHES=caches)

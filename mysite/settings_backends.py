@@ -19,13 +19,14 @@ def on_backend(name, alias):
     if name == "resilient_cache":
         return RESILIENT[alias]
     entry = {"KEY_PREFIX": RESILIENT[alias]["KEY_PREFIX"]}
+    number = RESILIENT[alias]["OPTIONS"]["db"]
     if name == "django":
-        number = RESILIENT[alias]["OPTIONS"]["db"]
         entry |= {"BACKEND": "django.core.cache.backends.redis.RedisCache"}
         return entry | {"LOCATION": REDIS_URL, "OPTIONS": {"db": number}}
     if name == "django-redis":
-        # One database for all aliases: django-redis has one connection pool for each URL.
-        return entry | {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": REDIS_URL}
+        # The database stands in the URL: django-redis has one connection pool for each URL.
+        location = f"{REDIS_URL}?db={number}"
+        return entry | {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": location}
     local = {
         "locmem": "django.core.cache.backends.locmem.LocMemCache",
         "database": "django.core.cache.backends.db.DatabaseCache",
