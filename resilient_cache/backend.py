@@ -17,6 +17,7 @@ from django_redis.exceptions import ConnectionInterrupted
 from django_redis.pool import ConnectionFactory
 
 from resilient_cache import guard
+from resilient_cache.async_calls import AsyncCalls
 from resilient_cache.breaker import Breaker
 from resilient_cache.guard import MISSING
 from resilient_cache.location import database_url
@@ -53,7 +54,7 @@ DEFAULT_OPTIONS = {
 }
 
 
-class RedisCache(QuietCache):
+class RedisCache(AsyncCalls, QuietCache):
     """
     A cache whose errors never escape and whose get_or_set() builds once.
 
@@ -172,10 +173,6 @@ class RedisCache(QuietCache):
         except ConnectionInterrupted:
             return None
         return version + delta
-
-    async def aincr_version(self, key: str, delta: int = 1, version: Any = None) -> int | None:
-        """incr_version() for async views."""
-        return await sync_to_async(self.incr_version, thread_sensitive=False)(key, delta, version)
 
     def clear(self) -> bool | None:
         """

@@ -36,8 +36,7 @@ from django.dispatch import receiver
 from resilient_cache.compat import asgi_request
 from resilient_cache.conf import conf
 
-# Seconds. If the process that builds is killed, its lock ends after this time.
-LOCK_TIMEOUT = 10
+LOCK_TIMEOUT = 10  # Seconds after which the lock of a killed process ends.
 # Seconds that a request waits where it is unknown how long the last build took, and the
 # seconds that it waits longer than that build otherwise.
 FIRST_WAIT, EXTRA_WAIT = 2.0, 0.3

@@ -277,6 +277,42 @@ class DjangoApiTests(CacheTestCase):
 
         self.assertEqual(asyncio.run(steps()), [1, 2, {"k": 2}, True, None])
 
+    def test_an_async_count_keeps_the_time_that_the_key_has_left(self):
+        cache.set("k", 1, timeout=None)
+
+        self.assertEqual(asyncio.run(cache.aincr("k", 4)), 5)
+        self.assertEqual(asyncio.run(cache.adecr("k", 2)), 3)
+        self.assertIsNone(cache.ttl("k"))
+
+    def test_async_counts_at_once_are_all_counted(self):
+        cache.set("k", 0)
+
+        async def steps():
+            await asyncio.gather(*(cache.aincr("k") for _ in range(20)))
+
+        asyncio.run(steps())
+
+        self.assertEqual(cache.get("k"), 20)
+
+    def test_async_methods_of_many_keys_take_one_round_trip_each(self):
+        values = {f"k{number}": number for number in range(50)}
+
+        async def steps():
+            return [
+                await cache.aset_many(values),
+                await cache.aget_many(values),
+                await cache.adelete_many(values),
+            ]
+
+        runner.server.command("CONFIG", "RESETSTAT")
+        answers = asyncio.run(steps())
+        stats = runner.server.info("commandstats")
+
+        self.assertEqual(answers[:2], [[], values])
+        self.assertEqual(cache.get_many(values), {})
+        for name in ("get", "mget", "del", "unlink"):
+            self.assertLessEqual(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"], 1, name)
+
     def test_a_lock_of_django_redis_is_not_broken_by_a_look(self):
         with cache.lock("job", timeout=60) as lock:
             self.assertIsNone(cache.get("job"))

@@ -940,11 +940,11 @@ class OwnerTests(CacheTestCase):
 
         self.assertEqual(self.keys("site"), [])
 
-    def test_a_mark_that_a_method_decorator_hides_means_two_owners_that_both_work(self):
+    def test_a_decorated_method_of_a_class_means_two_owners_that_both_work(self):
         view = CountingView()
 
-        @method_decorator(cache_page(300, cache="view", group="mine"), name="dispatch")
         class Page(View):
+            @method_decorator(cache_page(300, cache="view", group="mine", browser=None))
             def get(self, request):
                 return view(request)
 
@@ -952,8 +952,33 @@ class OwnerTests(CacheTestCase):
 
         self.assertEqual([self.body(), self.body()], ["build 1", "build 1"])
         self.assertTrue(self.keys("view", "*:?:page:*"))
+        self.assertTrue(self.keys("site", "*:?:page:*"))
         invalidate(self.path)
         self.assertEqual([self.body(), self.body()], ["build 2", "build 2"])
+
+    def test_the_site_does_not_store_what_a_decorated_method_tells_browsers_to_ask_for(self):
+        class Page(View):
+            @method_decorator(cache_page(300, cache="view"))
+            def get(self, request):
+                return HttpResponse("page")
+
+        self.route(Page.as_view())
+
+        self.body()
+
+        self.assertEqual(self.keys("site", "*:?:page:*"), [])
+
+    def test_a_class_with_a_decorated_dispatch_is_left_alone(self):
+        @method_decorator(cache_page(300, cache="view"), name="dispatch")
+        class Page(View):
+            def get(self, request):
+                return HttpResponse("page")
+
+        self.route(Page.as_view())
+
+        self.body()
+
+        self.assertEqual(self.keys("site"), [])
 
     def test_a_decorated_class_view_in_the_urls_is_left_alone(self):
         class Page(View):
