@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from lab import keys, leak, outage, peel, race, stale, stampede, views, wire
+from lab import keys, leak, outage, peel, predict, race, stale, stampede, views, wire
 
 app_name = "lab"
 EXPERIMENTS = (
@@ -14,6 +14,7 @@ EXPERIMENTS = (
     outage.experiment,
     keys.experiment,
     wire.experiment,
+    predict.experiment,
 )
 urlpatterns = [
     path("", views.index, name="index"),
