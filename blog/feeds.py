@@ -19,7 +19,7 @@ def xml_text(text):
 
 
 class LatestPosts(Feed):
-    """The 20 latest posts, whole."""
+    """The 10 latest posts, whole."""
 
     feed_type = Atom1Feed
     title = "Cached four times"
@@ -35,7 +35,7 @@ class LatestPosts(Feed):
         return response
 
     def items(self):
-        return Post.objects.published().prefetch_related("tags")[:20]
+        return Post.objects.published().prefetch_related("tags")[:10]
 
     def item_title(self, item):
         return xml_text(item.title)
@@ -55,7 +55,7 @@ class LatestPosts(Feed):
 
 class PageSitemap(Sitemap):
     def items(self):
-        return ["home", "archive", "about"]
+        return ["home", "start", "posts", "cheatsheet", "archive", "about"]
 
     def location(self, item):
         return reverse(item)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
-from django.db.models import Count
+from django.db.models import Count, Q
 from django.urls import reverse
 from django.utils import timezone
 
@@ -98,6 +98,10 @@ class Tag(InvalidatingModel):
         return reverse("tag", args=[self.slug])
 
 
+# A made-up post: `manage.py seed` wrote it, and it is not a lesson.
+NOTE = Q(lesson__isnull=True) & ~Q(seeded_as="")
+
+
 class PostQuerySet(InvalidatingQuerySet):
     def update(self, **kwargs):
         """Update and invalidate. Also sets updated_at, which auto_now does in save() alone."""
@@ -124,7 +128,7 @@ class PostQuerySet(InvalidatingQuerySet):
 
     def notes(self):
         """Return the made-up posts that `manage.py seed` adds."""
-        return self.filter(lesson__isnull=True).exclude(seeded_as="")
+        return self.filter(NOTE)
 
     def for_cards(self):
         """Add tags and comment_count to each post: two queries, however many posts."""
@@ -147,8 +151,13 @@ class PostQuerySet(InvalidatingQuerySet):
         return list(months.values())
 
     def most_discussed(self):
-        """Return the five posts with the most comments. Expensive: it counts all of them."""
-        return self.annotate(comment_count=Count("comments")).order_by("-comment_count", "-pk")[:5]
+        """
+        Return the five posts with the most comments. Expensive: it counts all of them.
+
+        Made-up notes come last, with their made-up comments.
+        """
+        counted = self.alias(is_note=NOTE).annotate(comment_count=Count("comments"))
+        return counted.order_by("is_note", "-comment_count", "-pk")[:5]
 
 
 class Post(InvalidatingModel):
@@ -161,8 +170,15 @@ class Post(InvalidatingModel):
         "published", null=True, blank=True, db_index=True, help_text="Empty: a draft."
     )
     updated_at = models.DateTimeField(auto_now=True)
-    # The place in the tutorial's reading order. Only the posts of blog/content/ have one.
+    # Only the posts of blog/content/ have these four, from the first lines of their files.
+    # The place in the tutorial's reading order.
     lesson = models.PositiveSmallIntegerField(null=True, blank=True, editable=False)
+    # The part of the tutorial. templates/blog/_part.html has the names of the parts.
+    part = models.CharField(max_length=20, blank=True, editable=False)
+    # "django": it holds in any Django project. "blog": it is how this blog does it.
+    scope = models.CharField(max_length=20, blank=True, editable=False)
+    # The experiments of the lab that show it, such as "peel race".
+    lab = models.CharField(max_length=80, blank=True, editable=False)
     # A hash of the content that `manage.py seed` wrote. Empty: written by a person.
     seeded_as = models.CharField(max_length=64, blank=True, editable=False)
 
@@ -196,6 +212,13 @@ class Post(InvalidatingModel):
 
     def reading_minutes(self):
         return rendering.reading_minutes(self.body)
+
+    def is_note(self):
+        """Return whether the post is made up: see NOTE."""
+        return self.lesson is None and self.seeded_as != ""
+
+    def experiments(self):
+        return self.lab.split()
 
 
 class CommentQuerySet(InvalidatingQuerySet):

@@ -27,7 +27,8 @@ def highlighted(code, language, attributes):
 
 
 def table_open(renderer, tokens, index, options, env):
-    return '<div class="scroll" role="region" tabindex="0" aria-label="Table"><table>\n'
+    # A group and not a region: a post may have several, and the names of landmarks are unique.
+    return '<div class="scroll" role="group" tabindex="0" aria-label="Table"><table>\n'
 
 
 def table_close(renderer, tokens, index, options, env):

@@ -22,7 +22,7 @@ from django.core.cache import cache
 
 from blog import caching
 from blog.limits import count_up
-from blog.models import Comment, Post
+from blog.models import NOTE, Comment, Post
 from resilient_cache.groups import version
 
 WORD = re.compile(r"\w{2,40}")
@@ -36,7 +36,7 @@ def search(query):
     """Return what the search page shows for `query`."""
     terms = sorted(set(words(query)))
     if not terms:
-        return {"results": [], "related": [], "searches": 0}
+        return {"results": [], "related": [], "searches": 0, "no_words": True}
     # Any text becomes a key of the same length, without spaces.
     digest = hashlib.sha256(" ".join(terms).encode()).hexdigest()[:32]
 
@@ -162,6 +162,6 @@ def terms_of(index, pk):
 
 def cards(pks):
     """Return what the page shows of each post, as plain values: no models in the cache."""
-    rows = Post.objects.filter(pk__in=pks).values("pk", "slug", "title", "summary")
+    rows = Post.objects.filter(pk__in=pks).values("pk", "slug", "title", "summary", is_note=NOTE)
     posts = {row["pk"]: row for row in rows}
     return [posts[pk] for pk in pks if pk in posts]

@@ -1,10 +1,10 @@
 """
 The four cache levels, from the coarsest to the finest.
 
-    whole site   home, tag, about   nothing here: the middleware caches the pages
-    per view     post               one decorator
-    fragment     archive            {% cache %} in templates/blog/archive.html
-    low-level    search             the calls in blog/search.py
+    whole site   home, posts, tag ...   nothing here: the middleware caches the pages
+    per view     post                   one decorator
+    fragment     archive                {% cache %} in templates/blog/archive.html
+    low-level    search                 the calls in blog/search.py
 
 How long, and until which change: blog/caching.py.
 
@@ -25,6 +25,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from blog import search as search_engine
 from blog.caching import POST_TIMEOUT
+from blog.content import NUMBER_OF_LESSONS
 from blog.forms import CommentForm, visitor_name
 from blog.models import Comment, Post, Tag
 from resilient_cache.groups import version
@@ -71,6 +72,24 @@ def home(request):
     return render(request, "blog/home.html", {"posts": posts, "tags": Tag.objects.in_use()})
 
 
+@single_page
+def start(request):
+    """Whole site, as the home page: fifteen minutes with the blog open."""
+    return render(request, "blog/start.html")
+
+
+@single_page
+def posts(request):
+    """Whole site, as the home page: all lessons in reading order."""
+    return render(request, "blog/posts.html", {"lessons": Post.objects.published().lessons()})
+
+
+@single_page
+def cheatsheet(request):
+    """Whole site, as the home page: the four levels on one printed page."""
+    return render(request, "blog/cheatsheet.html")
+
+
 @require_safe
 def tag(request, slug):
     """Whole site, as the home page: one entry per tag, and per page of its list."""
@@ -103,7 +122,11 @@ def post(request, slug):
     Docs: https://docs.djangoproject.com/en/5.2/topics/cache/#the-per-view-cache
     """
     chosen = get_object_or_404(Post.objects.published().for_cards(), slug=slug)
-    context = {"post": chosen, "comments": chosen.comments.latest(COMMENTS_SHOWN)}
+    context = {
+        "post": chosen,
+        "comments": chosen.comments.latest(COMMENTS_SHOWN),
+        "number_of_lessons": NUMBER_OF_LESSONS,
+    }
     return render(request, "blog/post.html", context)
 
 
@@ -164,6 +187,21 @@ def search(request):
 
 
 # Never cached ------------------------------------------------------------------------
+
+
+@require_safe
+@never_cache
+def neighbour(request, slug, step):
+    """
+    Redirect to the lesson before this one (step -1) or after it (1), or to the list at an end.
+
+    The page of a lesson links here and names no other lesson. So it need not change with one.
+    """
+    lessons = Post.objects.published().lessons()
+    lesson = get_object_or_404(lessons, slug=slug).lesson
+    if step > 0:
+        return redirect(lessons.filter(lesson__gt=lesson).first() or "posts")
+    return redirect(lessons.filter(lesson__lt=lesson).last() or "posts")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

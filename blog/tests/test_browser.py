@@ -241,7 +241,10 @@ class BrowserCopyTests(BrowserTestCase):
 class LooksTests(BrowserTestCase):
     """Readable from 360 px, in light and dark, without a mouse, and within the policy."""
 
-    hrefs = ("/", "/posts/keys/", "/archive/", "/search/?q=keys", "/about/", "/posts/keys/comment/")
+    hrefs = (
+        *("/", "/start/", "/posts/", "/cheatsheet/", "/posts/keys/", "/posts/keys/comment/"),
+        *("/archive/", "/search/?q=keys", "/about/"),
+    )
 
     def test_no_page_is_wider_than_a_phone_or_breaks_the_policy(self):
         # visitor() fails the test for whatever the console says, a violation included.
@@ -253,6 +256,13 @@ class LooksTests(BrowserTestCase):
                 self.assertEqual(response.status, 200)
                 self.assertIn("content-security-policy", response.all_headers())
                 self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), 360)
+
+    def test_the_cheat_sheet_is_one_printed_page(self):
+        self.page.goto("/cheatsheet/")
+
+        pdf = self.page.pdf(prefer_css_page_size=True)
+
+        self.assertEqual(len(re.findall(rb"/Type\s*/Page\b", pdf)), 1)
 
     def test_dark_and_light_differ(self):
         self.page.goto("/posts/keys/")

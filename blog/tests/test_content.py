@@ -34,6 +34,8 @@ NAMED_TEST = re.compile(
     r"\b((?:blog|lab|mysite|resilient_cache|watch)\.tests(?:\.\w+)+)(?:\s+-k\s+(\w+))?"
 )
 
+PARTS = ["redis", "django", "levels", "right", "load", "figures"]
+
 
 class Lesson:
     """A post as its author wrote it: its `fields` in the database, `body` and `prose`."""
@@ -71,6 +73,17 @@ class LessonTests(SimpleTestCase):
                 fields = {name: value for name, value in lesson.fields.items() if name != "tags"}
                 Post(**fields).clean_fields()
                 self.assertTrue(lesson.fields["tags"])
+
+    def test_each_post_stands_in_one_of_the_six_parts_which_follow_each_other(self):
+        parts = [lesson.fields["part"] for lesson in LESSONS]
+
+        self.assertLessEqual(set(parts), set(PARTS))
+        self.assertEqual(parts, sorted(parts, key=PARTS.index))
+
+    def test_each_post_says_whether_it_is_about_django_or_about_this_blog(self):
+        for lesson in LESSONS:
+            with self.subTest(lesson.path.name):
+                self.assertIn(lesson.fields["scope"], ("django", "blog"))
 
     def test_each_post_has_a_slug_and_a_title_of_its_own(self):
         for name in ("slug", "title"):

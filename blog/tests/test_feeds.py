@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 from blog.tests import CacheTestCase
 
 ATOM = "{http://www.w3.org/2005/Atom}"
+PAGES = {"/", "/start/", "/posts/", "/cheatsheet/", "/archive/", "/about/"}
 SITEMAP = "{http://www.sitemaps.org/schemas/sitemap/0.9}"
 
 
@@ -35,12 +36,12 @@ class FeedTests(CacheTestCase):
 
         self.assertEqual(self.titles(), ["About newer", "About older"])
 
-    def test_it_has_the_20_latest_posts(self):
+    def test_it_has_the_10_latest_posts(self):
         start = datetime(2026, 1, 1, tzinfo=UTC)
-        for number in range(22):
+        for number in range(12):
             self.make_post(f"n-{number}", published_at=start + timedelta(days=number))
 
-        self.assertEqual(self.titles(), [f"About n-{number}" for number in range(21, 1, -1)])
+        self.assertEqual(self.titles(), [f"About n-{number}" for number in range(11, 1, -1)])
 
     def test_drafts_are_not_in_it(self):
         self.make_post("draft", published_at=None)
@@ -121,14 +122,12 @@ class SitemapTests(CacheTestCase):
     def test_it_has_posts_tags_and_pages(self):
         self.make_post("keys", tags=["redis"])
 
-        self.assertEqual(
-            set(self.locations()), {"/", "/archive/", "/about/", "/posts/keys/", "/tags/redis/"}
-        )
+        self.assertEqual(set(self.locations()), {*PAGES, "/posts/keys/", "/tags/redis/"})
 
     def test_drafts_and_their_tags_are_not_in_it(self):
         self.make_post("draft", tags=["secret"], published_at=None)
 
-        self.assertEqual(set(self.locations()), {"/", "/archive/", "/about/"})
+        self.assertEqual(set(self.locations()), PAGES)
 
     def test_a_post_says_when_it_changed(self):
         post = self.make_post("keys")

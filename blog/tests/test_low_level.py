@@ -140,6 +140,8 @@ class SearchCacheTests(SearchTestCase):
             response = self.client.get("/search/", {"q": query})
 
             self.assertEqual(response.context["searches"], 0)
+            self.assertContains(response, "There is no word in this")
+            self.assertNotContains(response, "Nothing has these words")
 
     def test_a_counter_that_expires_between_two_calls_is_zero(self):
         with mock.patch.object(limits, "cache") as cache:

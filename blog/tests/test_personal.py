@@ -9,7 +9,10 @@ from django.test import Client, tag
 from blog.models import Comment
 from blog.tests import CacheTestCase
 
-SHARED = ("/", "/tags/redis/", "/about/", "/feed/", "/sitemap.xml", "/posts/keys/")
+SHARED = (
+    *("/", "/start/", "/posts/", "/cheatsheet/"),
+    *("/tags/redis/", "/about/", "/feed/", "/sitemap.xml", "/posts/keys/"),
+)
 PERSONAL = ("/archive/", "/archive/2026/03/", "/search/?q=keys", "/posts/keys/comment/")
 MISSING = ("/nonsense/", "/posts/nonsense/")
 EVERY_PAGE = SHARED + PERSONAL + MISSING

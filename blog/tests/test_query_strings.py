@@ -9,7 +9,10 @@ from blog import caching
 from blog.tests import CacheTestCase
 
 LISTS = ("/", "/tags/redis/")
-NO_LISTS = ("/about/", "/feed/", "/sitemap.xml", "/posts/keys/")
+NO_LISTS = (
+    *("/start/", "/posts/", "/cheatsheet/"),
+    *("/about/", "/feed/", "/sitemap.xml", "/posts/keys/"),
+)
 TRACKING = (
     "utm_source=newsletter",
     "utm_medium=mail&utm_campaign=spring",

@@ -15,7 +15,8 @@ from resilient_cache.tests.server import RedisServer, caches_at
 NOWHERE = "redis://127.0.0.1:1"  # Port 1 is tcpmux, which no machine has run for decades.
 TIMEOUT = 2  # Seconds for Redis to answer. A test that hangs Redis waits until they are over.
 EVERY_PAGE = (
-    *("/", "/?page=1", "/tags/redis/", "/about/", "/feed/", "/sitemap.xml", "/posts/keys/"),
+    *("/", "/?page=1", "/start/", "/posts/", "/cheatsheet/"),
+    *("/tags/redis/", "/about/", "/feed/", "/sitemap.xml", "/posts/keys/"),
     *("/archive/", "/archive/2026/03/", "/search/", "/search/?q=keys", "/search/?q=nonsense"),
     *("/posts/keys/comment/", "/admin/login/", "/healthz"),
 )

@@ -52,6 +52,8 @@ class SeededTests(CacheTestCase):
                 self.assertEqual(post.summary, fields["summary"])
                 self.assertEqual(post.body, fields["body"])
                 self.assertEqual(post.published_at, fields["published_at"])
+                for name in ("lesson", "part", "scope", "lab"):
+                    self.assertEqual(getattr(post, name), fields[name])
                 self.assertEqual({tag.name for tag in post.tags.all()}, set(fields["tags"]))
 
     def test_the_written_posts_come_first(self):
@@ -284,12 +286,27 @@ class SeedAgainTests(CacheTestCase):
         self.assertEqual(self.post.title, written_posts()[0]["title"])
 
     def test_a_post_seeded_by_an_earlier_release_becomes_a_lesson(self):
-        Post.objects.filter(pk=self.post.pk).update(lesson=None)
+        # With or without an edit by a person: a reader finds it at its place.
+        for body in (self.post.body, "Edited by a person."):
+            earlier = {"lesson": None, "part": "", "scope": "", "lab": "", "body": body}
+            Post.objects.filter(pk=self.post.pk).update(**earlier)
+
+            seed()
+
+            with self.subTest(body[:10]):
+                self.post.refresh_from_db()
+                self.assertEqual((self.post.lesson, self.post.part), (1, "redis"))
+                self.assertEqual((self.post.scope, self.post.lab), ("django", "wire"))
+                self.assertEqual(self.post.body, body)
+
+    def test_a_post_of_a_person_becomes_no_lesson(self):
+        slug = self.post.slug
+        self.post.delete()
+        self.make_post(slug)
 
         seed()
 
-        self.post.refresh_from_db()
-        self.assertEqual(self.post.lesson, 1)
+        self.assertIsNone(Post.objects.get(slug=slug).lesson)
 
     def test_a_post_that_an_author_took_back_stays_a_draft(self):
         self.post.published_at = None

@@ -1,4 +1,4 @@
-"""Level 1, the whole site: /, /tags/<slug>/, /about/, /feed/ and /sitemap.xml."""
+"""Level 1, the whole site: the home page, lists of posts, /start/, /about/, /feed/ and more."""
 
 from datetime import UTC, datetime
 
@@ -8,7 +8,10 @@ from django.test import tag
 
 from blog.tests import CacheTestCase
 
-WHOLE_SITE = ("/", "/?page=2", "/tags/redis/", "/about/", "/feed/", "/sitemap.xml")
+WHOLE_SITE = (
+    *("/", "/?page=2", "/start/", "/posts/", "/cheatsheet/"),
+    *("/tags/redis/", "/about/", "/feed/", "/sitemap.xml"),
+)
 
 
 class WholeSiteTestCase(CacheTestCase):
@@ -65,7 +68,7 @@ class WholeSiteTests(WholeSiteTestCase):
         self.assertEqual(self.assertHit("/?page=2").content, second.content)
 
     def test_a_missing_page_is_404_each_time(self):
-        for url in ("/tags/nonsense/", "/?page=99", "/about/?page=2", "/nonsense/"):
+        for url in ("/tags/nonsense/", "/?page=99", "/posts/?page=2", "/nonsense/"):
             for _ in range(2):
                 with self.subTest(url):
                     self.assertEqual(self.assertMiss(url).status_code, 404)
@@ -124,7 +127,7 @@ class WholeSiteInRedisTests(WholeSiteTestCase):
                 self.assertEqual(commands, {"mget": 1})
 
     def test_a_missing_page_is_not_stored(self):
-        for url in ("/tags/nonsense/", "/?page=99", "/about/?page=2", "/nonsense/"):
+        for url in ("/tags/nonsense/", "/?page=99", "/posts/?page=2", "/nonsense/"):
             with self.subTest(url):
                 self.assertEqual(self.client.get(url).status_code, 404)
                 self.assertEqual(self.pages("site"), [])
