@@ -42,7 +42,7 @@ resetchannels &__keyevent@*__:*
 # What the user `look` may do, for a person: read everything, change nothing.
 LOOK_RULES = """
 ~* resetchannels
--@all +@read -@dangerous +auth +hello +ping +quit +select +info +monitor +command
+-@all +@read -@dangerous +auth +hello +ping +quit +select +info +monitor +command +readonly
 +slowlog|get +slowlog|len +latency|latest +latency|history +client|list +client|info
 """
 

@@ -32,10 +32,11 @@ def free_port():
         return listener.getsockname()[1]
 
 
-PORT, PROXY_PORT = free_port(), free_port()
+PORT, PROXY_PORT, EDGE_PORT = free_port(), free_port(), free_port()
 ENVIRONMENT = os.environ | {
     "PORT": str(PORT),
     "PROXY_PORT": str(PROXY_PORT),
+    "EDGE_PORT": str(EDGE_PORT),
     "COMPOSE_PROFILES": "",
     # Whoever runs this may have set them: empty, they are what compose says.
     **dict.fromkeys(("ALLOWED_HOSTS", "LAB", "HTTPS", "HSTS_SECONDS", "TRUST_PROXY"), ""),
@@ -43,6 +44,7 @@ ENVIRONMENT = os.environ | {
 }
 COMPOSE = ["docker", "compose", "-p", PROJECT]
 SCALE = [*COMPOSE, "--profile", "scale"]
+EDGE = [*COMPOSE, "--profile", "edge"]
 
 passed = failed = 0
 
@@ -164,7 +166,7 @@ def watched_and_tried():
     check("the wall has seen the pages above", wall[0] == 200 and seen > 5, f"{seen} events")
     slugs = re.findall(r'href="/lab/(\w+)/"', request("/lab/")[2])
     statuses = {slug: request(f"/lab/{slug}/")[0] for slug in slugs}
-    check("eight experiments", len(slugs) == 8 and set(statuses.values()) == {200}, statuses)
+    check("nine experiments", len(slugs) == 9 and set(statuses.values()) == {200}, statuses)
     for slug, fields, wanted in (
         ("wire", {"command": "SET smoke test EX 9", "scratch": "0123456789ab"}, "+OK"),
         ("leak", {"page": "greeting"}, "Hello, Alice"),
@@ -355,6 +357,19 @@ def scaled(post, text):
     check(f"all of it stops within {STOP_LIMIT} s", seconds < STOP_LIMIT, f"{seconds:.1f} s")
 
 
+def cached_in_front():
+    run(*EDGE, "up", "-d", "--wait", timeout=180)
+    check("the profile `edge` answers", wait_for("/about/", 30, EDGE_PORT) is not None)
+    states = [request("/feed/", EDGE_PORT)[1].get("X-Cache") for _ in range(2)]
+    check("nginx stores a public page", states == ["MISS", "HIT"], states)
+    states = [request("/archive/", EDGE_PORT)[1].get("X-Cache") for _ in range(2)]
+    check("and no personal one", states == ["MISS", "MISS"], states)
+    edge = run(*EDGE, "ps", "--quiet", "edge")
+    are_locked({"edge": json.loads(run("docker", "inspect", edge))[0]})
+    seconds = timed(*EDGE, "stop")
+    check(f"all of it stops within {STOP_LIMIT} s", seconds < STOP_LIMIT, f"{seconds:.1f} s")
+
+
 def main():
     text = f"This comment is number {time.time_ns()}."
     start = time.monotonic()
@@ -379,10 +394,13 @@ def main():
         comes_back(post, text)
         say("Three replicas")
         scaled(post, text)
+        say("A cache in front")
+        cached_in_front()
     except Exception as error:
         check("the smoke test ran to its end", False, f"{type(error).__name__}: {error}")
     finally:
-        run(*SCALE, "down", "-v", "--remove-orphans", timeout=120, must=False)
+        every = [*SCALE, "--profile", "edge"]
+        run(*every, "down", "-v", "--remove-orphans", timeout=120, must=False)
         run("docker", "rmi", f"{PROJECT}-web", must=False)
         left = run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={PROJECT}")
         left += run("docker", "volume", "ls", "-q", "--filter", f"name={PROJECT}")

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+NUMBER_OF_LESSONS = len(list(FOLDER.glob("*.md")))
 
 
 def written_posts():
@@ -16,6 +17,7 @@ def read_post(path):
     Return the fields of the post in the file `NN-<slug>.md`.
 
     NN is its place in the reading order. The file has `name: value` lines, `---`, and Markdown.
+    Only the line `lab` may be missing.
     """
     _, head, body = path.read_text(encoding="utf-8").split("---\n", 2)
     meta = dict(line.split(": ", 1) for line in head.strip().splitlines())
@@ -23,6 +25,9 @@ def read_post(path):
     return {
         "slug": slug,
         "lesson": int(number),
+        "part": meta["part"],
+        "scope": meta["scope"],
+        "lab": meta.get("lab", ""),
         "title": meta["title"],
         "summary": meta["summary"],
         "body": body.strip() + "\n",

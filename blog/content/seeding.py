@@ -10,6 +10,8 @@ from blog.content import written_posts
 from blog.content.sample import sample_comment, sample_post
 from blog.models import Comment, Post, Tag
 
+PLACE = ("lesson", "part", "scope", "lab")  # What says where a lesson belongs.
+
 
 def digest(post):
     """Return a hash that differs once a person has edited the post."""
@@ -38,9 +40,10 @@ def add_posts(wanted, in_batches):
             post.pk, post.published_at = old.pk, old.published_at
             post.save()
             updated += 1
-        elif old.seeded_as and old.lesson != post.lesson:  # The reading order has changed.
-            old.lesson = post.lesson
-            old.save(update_fields=["lesson"])
+        elif old.seeded_as and place(old) != place(post):  # Also of a post that a person edited.
+            for name, value in place(post).items():
+                setattr(old, name, value)
+            old.save(update_fields=PLACE)
     for batch in in_batches("Posts", new):
         Post.objects.bulk_create(batch)
     names = {name for post in new for name in tags_of[post.slug]}
@@ -52,6 +55,11 @@ def add_posts(wanted, in_batches):
     created = Post.objects.filter(pk__in=[post.pk for post in new])
     created.update(updated_at=F("published_at"))  # They have not been edited since.
     return len(new), updated
+
+
+def place(post):
+    """Return {field: value} of what says where a lesson belongs."""
+    return {name: getattr(post, name) for name in PLACE}
 
 
 def is_outdated(old, post):
