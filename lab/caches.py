@@ -10,6 +10,13 @@ from resilient_cache.serializer import SafeSerializer
 RESILIENT = "resilient_cache.backend.RedisCache"
 PLAIN = "django_redis.cache.RedisCache"
 DATABASE = 5  # The first one behind the four levels and the stream of watch.
+# What people read as the name of a level, outermost first. The watch has the same names.
+LEVELS = {
+    "site": "Whole site",
+    "view": "Per view",
+    "fragment": "Fragment",
+    "low-level": "Low-level",
+}
 PREFIX = "lab"  # Redis allows the blog's user keys with it: see docker/make_secrets.py.
 TIMEOUTS = {"socket_timeout": 1, "socket_connect_timeout": 1}  # Seconds.
 
@@ -49,13 +56,6 @@ def empty(cache):
 def redis_url(database=DATABASE):
     """Return the URL of a database of the blog's Redis."""
     return database_url(settings.CACHES["default"]["LOCATION"], database)
-
-
-def unwatched(alias):
-    """Return the cache of an alias without the instrument, so that the x-ray shows no lookup."""
-    options = settings.CACHES[alias]["OPTIONS"]
-    options = {name: options[name] for name in options if name != "REDIS_CLIENT_CLASS"}
-    return CacheHandler({alias: settings.CACHES[alias] | {"OPTIONS": options}})[alias]
 
 
 class HerdSerializer(SafeSerializer):

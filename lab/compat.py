@@ -1,11 +1,19 @@
 """Every undocumented name of redis-py that the lab needs, with its reason."""
 
-# Wire measures both parsers, so it needs them by name: redis-py documents only the one that it
-# takes by default. If a name changes, this import fails and so does every test of the lab.
+from importlib.util import find_spec
+
+# Wire and the bench measure both parsers, so they need them by name: redis-py documents only the
+# one that it takes by default. If a name changes, this import fails and so does every test of the
+# lab.
 from redis._parsers import _HiredisParser as HiredisParser
 from redis._parsers import _RESP2Parser as PythonParser
 
-__all__ = ["HiredisParser", "PythonParser", "tapped"]
+__all__ = ["HiredisParser", "PythonParser", "has_hiredis", "tapped"]
+
+
+def has_hiredis():
+    """Return whether hiredis is installed. Without it, HiredisParser can't read."""
+    return find_spec("hiredis") is not None
 
 
 def tapped(connection_class, tap):

@@ -18,6 +18,29 @@ from watch.code import listing, own_file
 
 
 @dataclass(frozen=True)
+class Question:
+    """
+    "What do you expect?", asked before the button. The reader may leave it open.
+
+    What came is a key of `choices`. An `answer` has it in what it returns: see `came`. A `run`
+    tells it: run.tell("came", value=...). Where the page itself measures, its script tells it.
+    """
+
+    text: str
+    choices: dict[str, str]  # key: words
+    came: Callable = lambda context: None  # came(what the answer returned) -> key or None
+
+    def told(self, expected, context):
+        """Return whether it came as expected, as a sentence. "" without an expectation."""
+        came = self.choices.get(self.came(context))
+        expected = self.choices.get(expected)
+        if not (expected and came):
+            return ""
+        happened = "That is what happened." if came == expected else f"What happened: {came}."
+        return f"You expected: {expected}. {happened}"
+
+
+@dataclass(frozen=True)
 class Experiment:
     """
     One experiment. Its template is templates/lab/<slug>.html.
@@ -32,6 +55,7 @@ class Experiment:
     idea: str  # two sentences, `code` in backticks
     lesson: tuple  # what to take home, a few sentences each
     code: tuple  # functions and classes to show: what the experiment really runs
+    question: Question | None = None
     post: str = ""  # the slug of the post that explains it
     form: type[Form] = Form
     run: Callable | None = None  # run(run, **options)
@@ -78,13 +102,15 @@ class Experiment:
         def page(request):
             if request.method != "POST":
                 return self.render(request, self.form(initial=self.initial(request)))
-            form = self.form(request.POST)
+            form, expected = self.form(request.POST), request.POST.get("expect")
             if not form.is_valid():
                 if self.run:
                     return JsonResponse({"errors": form.errors}, status=400)
-                return self.render(request, form, status=400)
+                return self.render(request, form, status=400, expected=expected)
             if self.answer:
-                return self.render(request, form, **self.answer(request, **form.cleaned_data))
+                context = self.answer(request, **form.cleaned_data)
+                told = self.question.told(expected, context) if self.question else ""
+                return self.render(request, form, told=told, **context)
             try:
                 return Run(self.run, form.cleaned_data).response()
             except Busy as busy:

@@ -5,16 +5,17 @@ from urllib.parse import urlsplit
 
 from django import forms
 from django.conf import settings
+from django.core.cache import caches
 from django.core.exceptions import DisallowedHost
 from django.test import RequestFactory
 from django.urls import Resolver404, resolve
 from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError
 
-from lab.caches import unwatched
-from lab.experiment import Experiment
+from lab.experiment import Experiment, Question
 from resilient_cache.names import group_key, path_key
 from resilient_cache.page_urls import page_key, page_url
+from watch.event import unwatched
 
 MAX_KEYS = 5000  # that are compared
 
@@ -101,7 +102,8 @@ def explain(asker, url, language, cookie, plain):
             request, seen, alias, group
         )
     except (ConnectionInterrupted, RedisError):
-        return {"asked": asked, "why_not": "Redis does not answer, so nothing is cached."}
+        why_not = "Redis does not answer, so no page is cached."
+        return {"asked": asked, "why_not": why_not, "is_down": True}
 
 
 def parts_of(key):
@@ -110,9 +112,10 @@ def parts_of(key):
     return found and found.groupdict()
 
 
+@unwatched()  # The x-ray would show a hit of a page that was not asked for.
 def compare(request, seen, alias, group):
     """Return the rows of the table, and the verdict."""
-    cache = unwatched(alias)  # The x-ray would show a hit of a page that was not asked for.
+    cache = caches[alias]
     key = page_key(seen, settings.CACHE_MIDDLEWARE_KEY_PREFIX, request)
     name = str(cache.make_key(key))
     mine = parts_of(name) or dict.fromkeys(NAMES, "")
@@ -173,6 +176,13 @@ def likeness(mine, theirs):
     return len(same) + 20 * ("path" in same) + 10 * near
 
 
+def came(context):
+    """Return what the request would get, as a key of the question's choices."""
+    if "is_hit" in context:
+        return "hit" if context["is_hit"] else "miss"
+    return None if "is_down" in context else "not cached"
+
+
 def suggestions(request):
     """Return {what it shows: URL} to try, of this very blog."""
     about = request.build_absolute_uri("/about/")
@@ -205,6 +215,11 @@ experiment = Experiment(
         "Same key and still a miss: one of its groups was invalidated, or it has expired.",
     ),
     code=(explain, compare, parts_of, page_url, page_key),
+    question=Question(
+        "If this URL were asked for now, what would come?",
+        {"hit": "a hit", "miss": "a miss", "not cached": "a page that no page level caches"},
+        came,
+    ),
     form=KeysForm,
     answer=explain,
     initial=lambda request: {"url": suggestions(request)["a page"]},

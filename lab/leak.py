@@ -29,7 +29,7 @@ from redis.exceptions import RedisError
 
 from blog.models import Post
 from lab.caches import empty, keys_of, lab_cache
-from lab.experiment import Experiment, listing_of
+from lab.experiment import Experiment, Question, listing_of
 from lab.pages import new_run
 from lab.visitor import Visitor
 from resilient_cache.pages import never_cache
@@ -379,6 +379,15 @@ def answer(request, page):
         return {"problem": "Redis does not answer, so no page can be cached."}
 
 
+def came(context):
+    """Return what Bob got from the wrong view, as a key of the question's choices."""
+    for stage in context.get("stages", ())[:1]:
+        for asked in stage.asked:
+            if asked.who == "Bob" and asked.request.startswith("GET"):
+                return asked.leaked.lower() or ("his own" if asked.status == 200 else "refused")
+    return None
+
+
 class LeakForm(forms.Form):
     page = forms.ChoiceField(
         label="What is personal in it",
@@ -412,6 +421,11 @@ experiment = Experiment(
         *(*map(inspect.unwrap, VIEWS[:4]), name_of),
         *(show_form, *map(inspect.unwrap, VIEWS[4:])),
         *(cache_page, LabCacheMiddleware, Stage, play),
+    ),
+    question=Question(
+        "Alice asks first, then Bob. With cache_page and no fix, what does Bob get?",
+        {"his own": "a page of his own", "alice": "Alice’s page", "refused": "no page"},
+        came,
     ),
     form=LeakForm,
     answer=answer,

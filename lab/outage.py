@@ -22,7 +22,7 @@ from django.utils.module_loading import import_string
 from redis import Redis
 
 from blog import rendering
-from lab.experiment import Experiment
+from lab.experiment import Experiment, Question
 from mysite.private_redis import PrivateRedis
 from resilient_cache.backend import PoolFactory
 from resilient_cache.location import database_url
@@ -152,7 +152,7 @@ class Crowd:
             for options in caches.values()
         ]
         for cache in self.caches:
-            cache.client.get_client()  # One pool a level, made before there are threads.
+            cache.client.get_client()  # One pool per level, made before there are threads.
         self._seen = SimpleQueue()
 
     @property
@@ -180,7 +180,7 @@ class Crowd:
             except Empty:
                 return pages
 
-    def go(self):
+    def close(self):
         """Close what is open. Only for a crowd whose threads have ended."""
         if self.breaker:
             self.breaker.forget_threads()  # It would probe a Redis that has ended.
@@ -247,7 +247,7 @@ def outage(run, visitors_each):
                 live_through(run, server, crowds)
     finally:
         for crowd in crowds:
-            crowd.go()
+            crowd.close()
 
 
 def live_through(run, server, crowds):
@@ -266,6 +266,7 @@ def live_through(run, server, crowds):
                 tell_tick(run, crowds, done, time.monotonic() - began, total)
         tell_rows(run, crowds, done)
     run.tell("say", text=f"The run is over. {verdict(done, *crowds)}")
+    run.tell("came", value=who_got_pages(done, *crowds))
 
 
 def verdict(phases, ours, plain):
@@ -276,6 +277,15 @@ def verdict(phases, ours, plain):
         if phase.name != WORKS
     )
     return f"Pages per second with this blog’s settings and with plain ones, while {rates}."
+
+
+def who_got_pages(phases, ours, plain):
+    """Return which crowd got pages while Redis hung, as a key of the question's choices."""
+    hung = next(phase for phase in phases if phase.name == hangs.__name__)
+    served = [hung.rate(crowd) > phases[0].rate(crowd) / 10 for crowd in (ours, plain)]
+    return {(True, True): "both", (True, False): "ours", (False, True): "plain"}.get(
+        tuple(served), "neither"
+    )
 
 
 def tell_tick(run, crowds, phases, at, total):
@@ -338,6 +348,15 @@ experiment = Experiment(
         "`volatile-lru` makes room instead, so choose that for a cache.",
     ),
     code=(ask_for_page, settings_of_this_blog, plain_settings, hangs, refuses, is_full),
+    question=Question(
+        "Redis hangs for five seconds. Which crowd still gets at least a tenth of its pages?",
+        {
+            "both": "both",
+            "ours": "the one with this blog’s settings",
+            "plain": "the one with plain settings",
+            "neither": "neither",
+        },
+    ),
     form=OutageForm,
     run=outage,
 )

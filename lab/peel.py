@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from django.conf import settings
-from django.core.cache import cache
+from django.core.cache import cache, caches
 from django.core.cache.utils import make_template_fragment_key
 from django.http import JsonResponse
 from django.shortcuts import render
@@ -19,17 +19,17 @@ from django.views.decorators.http import require_POST, require_safe
 from django_redis.exceptions import ConnectionInterrupted
 
 from blog.models import Post
-from lab.caches import unwatched
-from lab.experiment import Experiment
+from lab.caches import LEVELS
+from lab.experiment import Experiment, Question
 from lab.pages import RUN, asked, delete, delete_page, key_of, new_run
 from resilient_cache.pages import cache_page, never_cache
+from watch.event import unwatched
 
 # Seconds. The inner ones live longer, so that they are there when the outer ones have expired.
 BROWSER_TIMEOUT = 30
 SITE_TIMEOUT = 60
 VIEW_TIMEOUT = 2 * 60
 VALUE_TIMEOUT = 10 * 60
-LEVELS = ("site", "view", "fragment", "low-level")  # Outermost first.
 ALIASES = {"fragment": "template_fragments", "low-level": "default"}
 PREFIX = ""  # The key_prefix of both page levels.
 MADE = re.compile(r'data-made="([\d:]+)"')
@@ -90,6 +90,7 @@ LOOKS = {
 }
 
 
+@unwatched()  # Or the answer would say that a level had it.
 def holds(request, run):
     """Return {level: {"left": seconds, "made": time} or None}. Looking stores nothing."""
     url = reverse("lab:peel_page", args=[run])
@@ -100,10 +101,10 @@ def holds(request, run):
             html = look(asked(request, url, "HEAD"), run=run).content.decode(errors="replace")
         except NotCached:
             continue
-        left = unwatched(alias).ttl(key_of(request, url, PREFIX))
+        left = caches[alias].ttl(key_of(request, url, PREFIX))
         rings[alias] = {"left": left, "made": made_at(html)}
     for level, key in inner_keys(run).items():
-        stored = unwatched(ALIASES[level])
+        stored = caches[ALIASES[level]]
         value = stored.get(key)
         made = made_at(value) if isinstance(value, str) else value and value["made"]
         rings[level] = made and {"left": stored.ttl(key), "made": made}
@@ -124,7 +125,7 @@ def delete_outermost(request, run):
     # Also without an entry: a deletion tells whether Redis answers.
     deleted = held if "all" in request.POST else held[:1]
     try:
-        for level in deleted or LEVELS[:1]:
+        for level in deleted or ["site"]:
             delete_level(level, request, run)
     except ConnectionInterrupted:
         return JsonResponse({"error": "Redis does not answer. Try again."}, status=503)
@@ -152,14 +153,23 @@ experiment = Experiment(
         "not change what a reader sees.",
         "No server can delete your browser’s copy. Until its `max-age` is over, only a reload "
         "goes past it. That is why the blog’s own pages say `no-cache`.",
-        "A hit at the view level does not fill the site level again. If it did, the timeouts of "
-        "both levels would add up.",
+        "A hit at the per-view level does not fill the whole-site level again. If it did, the "
+        "timeouts of both levels would add up.",
         "This page is cached five times to show it. In the blog each page has one owner: the "
         "middleware leaves a view with `cache_page` alone.",
     ),
     code=(page, count, delete_level),
+    question=Question(
+        "The whole-site entry is deleted, so the per-view level answers. Does its hit fill the "
+        "whole-site level again?",
+        {"filled": "yes", "empty": "no"},
+    ),
     answer=lambda request: {},
-    context=lambda request: {"run": new_run(), "watched": settings.CACHE_WATCH},
+    context=lambda request: {
+        "run": new_run(),
+        "watched": settings.CACHE_WATCH,
+        "levels": LEVELS,
+    },
     pages=(
         re_path(f"^page/{RUN}/$", page, name="peel_page"),
         re_path(f"^delete/{RUN}/$", delete_outermost, name="peel_delete"),

@@ -17,7 +17,8 @@ from django_redis.exceptions import ConnectionInterrupted
 
 from blog import search
 from blog.models import Post
-from lab.experiment import Experiment
+from lab.caches import LEVELS as TITLES
+from lab.experiment import Experiment, Question
 from lab.pages import RUN, delete, delete_page, new_run
 from resilient_cache.pages import cache_page, never_cache
 
@@ -120,7 +121,7 @@ experiment = Experiment(
         "Your browser asks for it again and again, cold and warm, and measures both ends."
     ),
     lesson=(
-        "The further out a level is, the less is left to do. At the site level neither the "
+        "The further out a level is, the less is left to do. At the whole-site level neither the "
         "view nor a template runs, only the middleware.",
         "Cold, every level costs what no cache costs. A cache does not help a page that is asked "
         "for only once.",
@@ -130,9 +131,14 @@ experiment = Experiment(
         "most of the time. Only the browser’s own copy saves that.",
     ),
     code=(build, *LEVELS.values()),
+    question=Question(
+        "In the server, how many times as fast is a warm page of the whole-site level as the same "
+        "page without a cache?",
+        {"few": "less than 2 times", "some": "2 to 10 times", "many": "more than 10 times"},
+    ),
     form=RaceForm,
     answer=lambda request, **options: {},  # Without JavaScript there is no race.
-    context=lambda request: {"levels": LEVELS},
+    context=lambda request: {"levels": [(name, TITLES.get(name, "No cache")) for name in LEVELS]},
     pages=(
         path("delete/", make_cold, name="race_delete"),
         *(

@@ -61,7 +61,8 @@ class Run:
         Send one line to the browser. Raises Stopped when the run is over.
 
         Kinds that lab.js knows: progress (done, of, text), row (table, key, cells),
-        value (name, text), say (text). A page's own script may know more.
+        value (name, text), say (text). A page's own script may know more. With came (value)
+        a run says what came, for those who were asked what they expect.
         """
         self.check()
         self._lines.put({"kind": kind, **fields})

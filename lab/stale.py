@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from django import forms
+from django.core.cache import caches
 from django.core.cache.utils import make_template_fragment_key
 from django.db import connections, transaction
 from django.urls import reverse
@@ -20,12 +21,13 @@ from redis.exceptions import RedisError
 
 from blog import caching
 from blog.models import Post, Tag
-from lab.caches import empty, lab_cache, unwatched
-from lab.experiment import Experiment, listing_of
+from lab.caches import LEVELS, empty, lab_cache
+from lab.experiment import Experiment, Question, listing_of
 from lab.models import Price
 from lab.pages import new_run
 from lab.visitor import Visitor
 from resilient_cache.groups import version
+from watch.event import unwatched
 
 OLD, NEW = 100, 120
 TIMEOUT = 300  # seconds
@@ -267,13 +269,13 @@ def pages_to_ask(post):
     ]
 
 
+@unwatched()  # These lookups are of the experiment, and not of its page.
 def parts_of_pages():
     """Return {(level, name): whether a page that is built now would find it}."""
     newest = Post.objects.published().first().published_at.date()
     in_month = Post.objects.published().in_month(newest.year, newest.month)
     updated = dict(in_month.values_list("pk", "updated_at"))
-    # Unwatched, because these lookups are of the experiment and not of a page.
-    fragments, low_level = unwatched("template_fragments"), unwatched("default")
+    fragments = caches["template_fragments"]
     posts, comments = (version(group, "template_fragments") for group in ("posts", "comments"))
     vary_on = {
         "archive_months": [posts],
@@ -284,16 +286,8 @@ def parts_of_pages():
         ("fragment", name): fragments.get(make_template_fragment_key(name, values)) is not None
         for name, values in vary_on.items()
     }
-    index = low_level.get("search:index", version=version("posts"))
+    index = caches["default"].get("search:index", version=version("posts"))
     return found | {("low-level", "search:index"): index is not None}
-
-
-LEVELS = {
-    "site": "Whole site",
-    "view": "Per view",
-    "fragment": "Fragment",
-    "low-level": "Low-level",
-}
 
 
 # The page ---------------------------------------------------------------------------
@@ -319,6 +313,14 @@ def answer(request, post):
         }
     except (ConnectionInterrupted, RedisError):
         return {"problem": "Redis does not answer, so no value can be stale."}
+
+
+def came(context):
+    """Return what the next reader got after the slow one, as a key of the question's choices."""
+    for story in context.get("stories", ()):
+        if story.is_slow and story.write is delete_after_commit:
+            return "old" if story.moments[-1]["read"] == OLD else "new"
+    return None
 
 
 def newest_posts():
@@ -351,6 +353,12 @@ experiment = Experiment(
         *(delete_at_once, delete_after_commit, new_version_after_commit),
         *(read, read_with_version, version_of, Story, fragment, page, stacked),
         *(invalidate_as_a_save_does, caching.posts_changed, invalidated_by),
+    ),
+    question=Question(
+        "A slow reader has read the old row. The writer commits, then deletes the cached price. "
+        "Which price does the next reader get?",
+        {"old": "the old price", "new": "the new price"},
+        came,
     ),
     form=StaleForm,
     answer=answer,

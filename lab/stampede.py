@@ -22,7 +22,7 @@ from blog.content import written_posts
 from blog.rendering import to_html
 from lab import stampede_pages
 from lab.caches import PLAIN, RESILIENT, empty, lab_cache
-from lab.experiment import Experiment
+from lab.experiment import Experiment, Question
 from lab.run import Stopped
 from resilient_cache import guard as resilient_guard
 
@@ -241,25 +241,25 @@ def holder_dies(run, guard, cache, number):
 
 
 def bursts(run, requests):
-    """Send two bursts to each guard, one after the other, and tell what came of them."""
-    done, of, cold = 0, 2 * len(GUARDS), []
+    """Send two bursts to each guard. Return how many computed for a cold key: {guard: number}."""
+    done, of, computed = 0, 2 * len(GUARDS), {}
     for guard in GUARDS:
         cache = guard.cache(run)
         run.tell("progress", done=done, of=of, text=f"{guard.name}: the first burst")
         try:
             for name, result in two_bursts(run, guard, cache, requests):
                 tell_burst(run, guard, name, result)
-                cold += [f"{guard.name} {result.computed}"] if name == "cold" else []
+                computed.setdefault(guard.name, result.computed)  # The first burst is the cold one.
                 done += 1
                 run.tell("progress", done=done, of=of, text=f"{guard.name}: the second burst")
         finally:
             empty(cache)
-    return f"Of {requests} requests for a cold key, so many computed: {', '.join(cold)}."
+    return computed
 
 
 def deaths(run, requests):
-    """Let a holder of the lock die, for each guard that has one, while others ask."""
-    guards, computed = [guard for guard in GUARDS if guard.has_lock], []
+    """Let the holder of each lock die while others ask. Return how many computed."""
+    guards, computed = [guard for guard in GUARDS if guard.has_lock], {}
     for done, guard in enumerate(guards):
         cache = guard.cache(run)
         run.tell("progress", done=done, of=len(guards), text=f"{guard.name}: a holder dies")
@@ -270,34 +270,52 @@ def deaths(run, requests):
         waits = [f"{wait / 1000:.2f} s" for wait in (median(result.waits), max(result.waits))]
         cells = [guard.name, result.computed, *waits, f"{seconds:.1f} s"]
         run.tell("row", table="dead", key=guard.name, cells=cells)
-        computed.append(f"{guard.name} {result.computed} within {seconds:.1f} s")
-    return f"The holder died, and so many others computed: {', '.join(computed)}."
+        computed[guard.name] = result.computed
+    return computed
 
 
 def pages(run, requests):
-    """Let the requests ask for whole pages: of Django's cache_page, and of the blog's levels."""
-    requests, work = min(requests, MOST_PAGES), Work(run)
-    names, built = list(stampede_pages.PAGES), []
-    run.tell("progress", done=0, of=len(names), text=f"{requests} visitors at once")
+    """Let visitors ask for whole pages: of Django's cache_page, and of the blog's levels."""
+    work, computed, of = Work(run), {}, len(stampede_pages.PAGES)
+    run.tell("progress", done=0, of=of, text=f"{requests} visitors at once")
     with closing(stampede_pages.page_bursts(run, requests, burst, work)) as found:
         for done, (name, result) in enumerate(found, 1):
             numbers = [median(result.waits), p95(result.waits), max(result.waits)]
             cells = [name, requests, result.computed, *(f"{number:.0f}" for number in numbers)]
             run.tell("row", table="pages", key=name, cells=cells)
-            run.tell("progress", done=done, of=len(names), text=f"{requests} visitors at once")
-            built.append(f"{name} {result.computed}")
-    return f"Of {requests} visitors at once, so many built the page: {', '.join(built)}."
+            run.tell("progress", done=done, of=of, text=f"{requests} visitors at once")
+            computed[name] = result.computed
+    return computed
+
+
+# What happens, and how the numbers of those that computed are told.
+PARTS = {
+    "bursts": (bursts, "Of {} requests for a cold key, so many computed"),
+    "dead": (deaths, "The holder died. Of {} others, so many computed"),
+    "pages": (pages, "Of {} visitors at once, so many built the page"),
+}
 
 
 def stampede(run, requests, part):
-    says = {"bursts": bursts, "dead": deaths, "pages": pages}[part](run, requests)
-    run.tell("say", text=says)
+    requests = min(requests, MOST_PAGES) if part == "pages" else requests
+    play, says = PARTS[part]
+    computed = play(run, requests)
+    numbers = ", ".join(f"{name} {number}" for name, number in computed.items())
+    run.tell("say", text=f"{says.format(requests)}: {numbers}.")
+    run.tell("came", value=how_many(next(iter(computed.values())), requests))
+
+
+def how_many(computed, of):
+    """Return how many computed, as a key of the question's choices."""
+    if computed == 1:
+        return "one"
+    return "some" if computed < of / 2 else "most"
 
 
 def tell_burst(run, guard, name, result):
     waits = [round(wait, 1) for wait in result.waits]
     numbers = [f"{value:.0f}" for value in (median(waits), p95(waits), max(waits))]
-    cells = [guard.name, name, result.computed, *numbers, result.old]
+    cells = [f"{guard.name}, {name}", result.computed, *numbers, result.old]
     run.tell("row", table="bursts", key=f"{guard.name} {name}", cells=cells)
     run.tell("burst", guard=guard.name, is_cold=name == "cold", values=waits)
 
@@ -336,6 +354,10 @@ experiment = Experiment(
     code=(
         *(unguarded, herd, locked, resilient, Work, burst, two_bursts, holder_dies),
         *(resilient_guard.turn, *stampede_pages.PAGES.values()),
+    ),
+    question=Question(
+        "How many of the requests compute, in the first row of the table?",
+        {"one": "one", "some": "several, less than half of them", "most": "half of them or more"},
     ),
     form=StampedeForm,
     run=stampede,

@@ -64,9 +64,9 @@ def fragment(request, run):
 
 PAGES = {
     "Django’s cache_page": plain,
-    "per view": view,
-    "whole site": site,
-    "fragment": fragment,
+    "Per view": view,
+    "Whole site": site,
+    "Fragment": fragment,
 }
 urls = tuple(
     re_path(f"^page/{page.__name__}/{RUN}/$", page, name=f"stampede-{page.__name__}")

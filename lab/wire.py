@@ -15,7 +15,7 @@ from redis.retry import Retry
 from lab.bench.rounds import in_turns
 from lab.caches import DATABASE, PREFIX, redis_url
 from lab.compat import HiredisParser, PythonParser, tapped
-from lab.experiment import Experiment
+from lab.experiment import Experiment, Question
 from lab.pages import RUN, new_run
 
 LONGEST = 10 * 60  # Seconds that a key may stay here.
@@ -40,6 +40,16 @@ MEANINGS = {
     "-": "an error",
     ":": "the number {}",
     "_": "nothing",
+}
+
+# The same in a word, for the question before the button.
+KINDS = {
+    "+": ("text", "a short text, such as OK"),
+    "$": ("value", "a value"),
+    "*": ("values", "several values"),
+    ":": ("number", "a number"),
+    "_": ("nothing", "nothing"),
+    "-": ("error", "an error"),
 }
 
 TO_TRY = (
@@ -160,7 +170,7 @@ def answer(request, command, scratch, measure):
     try:
         return {"parsers": measure_parsers(scratch)} if measure else type_in(command, scratch)
     except RedisError:
-        return {"failed": "Redis does not answer."}
+        return {"parsers_failed" if measure else "failed": "Redis does not answer."}
 
 
 def type_in(command, scratch):
@@ -183,6 +193,14 @@ def type_in(command, scratch):
         "result": result | {"answer": as_text(result["answer"])},
         "held": now,
     }
+
+
+def came(context):
+    """Return what kind of answer came back, as a key of the question's choices."""
+    if "result" not in context:
+        return None
+    line, means = next(iter(context["result"]["received"]), ("", ""))
+    return "nothing" if means == "nothing" else KINDS.get(line[:1], (None,))[0]
 
 
 def held(client, key):
@@ -277,6 +295,7 @@ experiment = Experiment(
         "in an answer, not with larger ones.",
     ),
     code=(type_in, ask, Tap, connect, explained, measure_parsers, cpu_microseconds),
+    question=Question("What comes back from Redis?", dict(KINDS.values()), came),
     form=WireForm,
     answer=answer,
     context=lambda request: {

@@ -24,6 +24,7 @@ from django.shortcuts import render
 from django.template import TemplateDoesNotExist, TemplateSyntaxError
 from django.template.loader import get_template
 from django.urls import Resolver404, resolve
+from django.utils import translation
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.cache import never_cache
@@ -49,7 +50,7 @@ LANGUAGES = {".py": "python", ".html": "html+django"}
 # {"blog/archive.html:25": Counter({"hit": 1})}
 Asked = dict[str, Counter[str]]
 
-# What a file or a folder may have in its name when it is nobody else's business.
+# What a file or a folder may have in its name when visitors must not read it.
 PRIVATE = re.compile(r"^\.|setting|secret|credential|password|site-packages|dist-packages", re.I)
 
 
@@ -91,6 +92,7 @@ def code(request: HttpRequest) -> HttpResponse:
         "listings": listings,
         "marked": any(listing.marked for listing in listings),
         "answered": answered if answered in ("browser", *config().levels) else "",
+        "level": config().title_of(answered or ""),
         "middleware": middleware_line(request.GET),
     }
     return render(request, "watch/code.html", context)
@@ -102,7 +104,9 @@ def view_of(path: str) -> Any:
     if len(path) > MAX_PATH or not re.match(r"/(?![/\\])", path):
         return None
     try:
-        view = inspect.unwrap(resolve(path).func)
+        language = translation.get_language_from_path(path) or translation.get_language()
+        with translation.override(language):  # i18n_patterns() knows the active language alone.
+            view = inspect.unwrap(resolve(path).func)
     except Resolver404:
         return None
     while isinstance(view, partial):
@@ -156,7 +160,7 @@ def own_file(path: str | None) -> Path | None:
 
 
 def listings_of(view: Any, asked: Asked) -> list[Listing]:
-    """Return the Listings to show, or [] when the view is no code of the project."""
+    """Return the Listings to show, or [] if the view is not code of the project."""
     try:
         file = own_file(inspect.getsourcefile(view))
         lines, start = inspect.getsourcelines(view)
@@ -245,7 +249,7 @@ def highlighted(file: Path) -> list[SafeString]:
     return _highlighted(file, file.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=32)  # Some 50 ms a file, and a page may show twenty parts of it.
+@lru_cache(maxsize=32)  # Some 50 ms per file, and a page may show twenty parts of it.
 def _highlighted(file: Path, changed: int) -> list[SafeString]:
     source = file.read_text(encoding="utf-8", errors="replace")
     if highlight is None:

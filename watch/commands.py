@@ -208,7 +208,7 @@ def shares(kinds: Sequence[str]) -> tuple[int, ...]:
     """
     Return 1 for each key that has a share in the time of its round trip, else 0.
 
-    What is asked aside has none: the trip was for the others.
+    Bookkeeping has no share: the round trip was for the others.
     """
     return (
         tuple(int(kind is not ASIDE) for kind in kinds)
@@ -236,7 +236,7 @@ def _text(key: Any) -> str:
 
 
 def _rows(event: Event, args: Args, keys: list[str], reply: Any) -> list[Row]:
-    """Return (key, kind, hit, size, ttl, note) of each key of a command that is no Read."""
+    """Return (key, kind, hit, size, ttl, note) of each key of a command that is not a Read."""
     verb, error = args[0], ""
     if isinstance(reply, Exception):
         error = _what(reply)
@@ -296,7 +296,7 @@ def _time_left(reply: Any) -> int | None:
     """Return what PTTL answered as milliseconds, or None."""
     if type(reply) is not int or reply == -1:
         return None  # Not asked, not allowed to ask, or no timeout.
-    return max(reply, 0)  # -2: it was still there, and gone at the second question.
+    return max(reply, 0)  # -2: it expired between GET and PTTL.
 
 
 def _store(event: Event, args: Args, key: str, reply: Any, error: str) -> Row:

@@ -1,7 +1,7 @@
 """
 Every undocumented name of another library that this package needs, with its reason.
 
-Each function also says what happens once the name is gone: the instrument then sees less, and
+Each function also says what happens if the name is removed: the instrument then sees less, and
 pages and caches work as before.
 """
 
@@ -33,7 +33,7 @@ def new_pipeline(
     Return a pipeline of a class of our own, as `client.pipeline()` makes one of redis-py's.
 
     `response_callbacks`, and the arguments of Pipeline, are in no documentation. If they are
-    gone, the answer is None: the commands of pipelines are not seen.
+    removed, the answer is None: the commands of pipelines are not seen.
     """
     try:
         return kind(client.connection_pool, client.response_callbacks, transaction, shard_hint)
@@ -47,7 +47,7 @@ def raise_first_error(
     """
     Raise the first error among the replies, as `execute(raise_on_error=True)` does.
 
-    `Pipeline.raise_first_error` adds to its message which command it was. If it is gone, the
+    `Pipeline.raise_first_error` adds to its message which command it was. If it is removed, the
     error is raised without that.
     """
     explain = getattr(pipeline, "raise_first_error", None)

@@ -28,6 +28,13 @@ DEFAULTS: dict[str, Any] = {
     # REDIS_CLIENT_CLASS, under its KEY_PREFIX (or its alias): SITE_ALIAS, and then the others
     # in the order of CACHES.
     "LEVELS": None,
+    # Name of a level: what the x-ray and the wall call it. Other levels keep their names.
+    "TITLES": {
+        "site": "Whole site",
+        "view": "Per view",
+        "fragment": "Fragment",
+        "low-level": "Low-level",
+    },
     # Alias in which the cache middleware stores whole pages. By default CACHE_MIDDLEWARE_ALIAS,
     # if FetchFromCacheMiddleware or a subclass is in MIDDLEWARE.
     "SITE_ALIAS": None,
@@ -35,8 +42,10 @@ DEFAULTS: dict[str, Any] = {
     "PAGES": ["page:", "views.decorators.cache.cache_page."],
     # ... of the list of headers that a page varies on ...
     "VARY": ["views.decorators.cache.cache_header."],
-    # ... and of bookkeeping, which is shown and counts for nothing.
-    "ASIDE": ["group:", "lock:"],
+    # ... of bookkeeping, which is neither a hit nor a miss ...
+    "ASIDE": ["group:"],
+    # ... and of locks: bookkeeping, too, and the wall does not tell when one is deleted.
+    "LOCKS": ["lock:"],
     # Paths that are neither watched nor given headers. STATIC_URL is always one of them.
     "SKIP_PATHS": ["/watch/"],
     # Source files below this folder are "yours": their lines are shown as those that asked.
@@ -75,14 +84,15 @@ class Config:
     """WATCH with its defaults filled in from the other settings."""
 
     levels: tuple[str, ...]  # names, outermost first
-    rings: tuple[str, ...]  # the same, and also while no alias is watched
+    titles: tuple[tuple[str, str], ...]  # (name, title), and also while no alias is watched
     aliases: dict[str, str]  # name: alias
     site: str | None  # the level of whole pages that every request passes
     prefixes: tuple[tuple[str, str], ...]  # (what a key starts with, name), the longest first
     servers: dict[Address, str | None]  # address(): name, for keys that have no prefix
     pages: tuple[str, ...]
     vary: tuple[str, ...]
-    aside: tuple[str, ...]
+    aside: tuple[str, ...]  # the locks among them
+    locks: tuple[str, ...]
     skip_paths: tuple[str, ...]
     root: str
     show_code: bool
@@ -109,6 +119,10 @@ class Config:
         # As Django makes it without a KEY_PREFIX: ":1:name".
         return key[1:].partition(":")[2] if key.startswith(":") else key
 
+    def title_of(self, level: str) -> str:
+        """Return what people read as the name of a level."""
+        return dict(self.titles).get(level, level)
+
     def has_wall(self, request: HttpRequest) -> bool:
         """Return whether this request may see the wall."""
         return self.wall(request) if callable(self.wall) else self.wall
@@ -131,6 +145,7 @@ def config() -> Config:
         for alias, name in all_names.items()
         if "REDIS_CLIENT_CLASS" in on_redis.get(alias, {}).get("OPTIONS", {})
     }
+    titles = DEFAULTS["TITLES"] | _given().get("TITLES", {})
     prefixes = [
         (f"{on_redis[alias]['KEY_PREFIX']}:", name)
         for alias, name in names.items()
@@ -143,14 +158,15 @@ def config() -> Config:
         servers[server] = None if server in servers else name
     return Config(
         levels=tuple(names.values()),
-        rings=tuple(all_names.values()),
+        titles=tuple((name, titles.get(name, name)) for name in all_names.values()),
         aliases={name: alias for alias, name in names.items()},
         site=names.get(site_alias),
         prefixes=tuple(sorted(prefixes, key=lambda pair: -len(pair[0]))),
         servers=servers,
         pages=tuple(given["PAGES"]),
         vary=tuple(given["VARY"]),
-        aside=tuple(given["ASIDE"]),
+        aside=(*given["ASIDE"], *given["LOCKS"]),
+        locks=tuple(given["LOCKS"]),
         skip_paths=tuple(filter(None, [settings.STATIC_URL, *given["SKIP_PATHS"]])),
         root=str(Path(given["ROOT"] or getattr(settings, "BASE_DIR", "")).resolve()),
         show_code=settings.DEBUG if given["SHOW_CODE"] is None else given["SHOW_CODE"],

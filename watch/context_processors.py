@@ -6,6 +6,8 @@ nothing on a page that comes without Server-Timing. A variable, because it is si
 in a project that doesn't name this context processor.
 """
 
+import json
+
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import NoReverseMatch, reverse
@@ -29,7 +31,7 @@ def _link_and_script() -> SafeString:
         '    <script src="{}" data-levels="{}" data-code="{}"></script>',
         static("watch/xray.css"),
         static("watch/xray.js"),
-        " ".join(map(token, config().rings)),
+        json.dumps([(token(name), title) for name, title in config().titles]),
         _code_url(),
     )
 

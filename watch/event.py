@@ -11,7 +11,7 @@ How the sums are made, so that they are true:
 - A page is one lookup, though a cache may ask for two keys (which headers does it vary on, and
   the page). It is a hit when both came back, the cache accepted the page, and this request did
   not build the next one.
-- A key that this request wrote and then reads is no lookup: a cold get_or_set() is GET,
+- A key that this request wrote and then reads is not a lookup: a cold get_or_set() is GET,
   SET NX, GET, and one miss.
 - A command that failed because Redis is down is neither: the level is down.
 - `stored` is what Redis said OK to.
@@ -72,7 +72,7 @@ class Op:
     level: str
     key: str
     kind: str
-    hit: bool | None  # None for what is no read
+    hit: bool | None  # None if it is not a read
     size: int  # bytes of the value as Redis has it
     ns: int  # its share of the round trip's time
     ttl: int | None  # milliseconds left, None when unknown or without a timeout
@@ -111,7 +111,7 @@ def in_rows(ops: Iterable[Op]) -> list[list[Any]]:
     """
     Return a list of [op, times, ns], in which equal ones in a row are one.
 
-    Whoever waits for another request asks for the same key until that is done.
+    A request that waits for another one asks for the same key again and again.
     """
     rows: list[list[Any]] = []
     for op in ops:
@@ -132,7 +132,7 @@ class Answer:
     failed = 0  # lookups that Redis did not answer
     ns = 0
     size = 0  # bytes of what was found or stored
-    ttl: int | None = None  # milliseconds, of the entry among them that dies first
+    ttl: int | None = None  # milliseconds, of the entry among them that expires first
     down = False
     page: Op | None = None  # The Op that says what became of the lookup of a whole page.
     page_stored: Op | None = None  # ... and the one that says that it was stored.
@@ -177,7 +177,7 @@ class Answer:
         kind = op.kind
         if op.note is DOWN:
             if kind is ASIDE and (self.hits or self.page_hit):
-                return  # Nobody needed it for an answer.
+                return  # The answer did not depend on it.
             self.down = True
             if kind is PAGE or kind is VARY:
                 self.page = op
@@ -243,7 +243,7 @@ class Event:
     own_ns = 0  # what watching cost, as far as it can see that itself
     at: float = 0  # Unix time
     method = ""
-    path = ""  # without the query string, which may be nobody else's business
+    path = ""  # without the query string, which may be private
     status = ns = 0
     cache_status = ""
 
@@ -320,7 +320,17 @@ def recording() -> Iterator[Event]:
         event.sum_up()
 
 
-# An id a request: random for the process, then counted. uuid4() costs ten times as much.
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Note no command of this thread or task until the block ends: it is not the request's."""
+    token = current.set(None)
+    try:
+        yield
+    finally:
+        current.reset(token)
+
+
+# One id per request: random for the process, then counted. uuid4() costs ten times as much.
 _process: dict[str, Any] = {}
 
 

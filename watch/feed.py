@@ -28,7 +28,7 @@ from watch.event import Event, worker
 
 QUEUE_LENGTH = 1000  # events that wait to be sent
 GATHER = 0.1  # seconds that an event waits for others
-BATCH = 50  # events a round trip
+BATCH = 50  # events per round trip
 PAUSE = 1  # seconds without a try after a batch was not taken
 TIMEOUT = 1  # seconds that Redis may take
 
@@ -68,7 +68,7 @@ class Feed:
         self.start_anew()
 
     def start_anew(self) -> None:
-        """Forget queue, connection and thread. A forked child inherits them, and none works."""
+        """Forget queue, connection and thread. In a forked child they don't work."""
         self.dropped = 0  # events lost since the last that arrived
         self._queue: deque[Event] = deque(maxlen=QUEUE_LENGTH)
         self._has_work = threading.Event()

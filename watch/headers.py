@@ -1,7 +1,7 @@
 """
 The two headers: Cache-Status (RFC 9211) and Server-Timing (W3C).
 
-    Cache-Status: "django-view"; hit; ttl=57, "django-site"; fwd=bypass; detail=kept-by-view
+    Cache-Status: "django-view"; hit; ttl=57, "django-site"; fwd=bypass; detail=cached-by-view
     Server-Timing: app;dur=4.1, req;desc="1f0c9a2b@1767225600",
         fragment;dur=0.25;desc="hit n=2 ttl=19 b=336",
         f;dur=0.12;desc="hit template.cache.months.d41d... blog/archive.html:4 ttl=19 b=202", ...
@@ -22,7 +22,7 @@ from watch.conf import Config
 from watch.event import COLLAPSED, DOWN, LOOKUP, PAGE, Answer, Event, Op
 
 MAX_TIMING = 2048  # bytes of Server-Timing
-DROPPED = len(', dropped;desc="00000"')  # bytes kept free for saying how much was left out
+DROPPED = len(', dropped;desc="00000"')  # bytes left free for saying how much was left out
 MAX_KEY = 80  # characters of a key in it
 
 # Neither `"`, `\`, `,` nor `;`: a consumer that splits at these before it looks for quotes
@@ -75,7 +75,7 @@ def cache_status(
         elif of_site is not None:
             members.append(_member(*of_site, response))
         else:
-            reason = f"kept-by-{token(inner)}" if inner else why_not(request, response)
+            reason = f"cached-by-{token(inner)}" if inner else why_not(request, response)
             members.append(f'"django-{token(site)}"; fwd=bypass; detail={reason}')
     return ", ".join(members)
 

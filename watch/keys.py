@@ -1,10 +1,10 @@
 """
 The keys that the levels hold in Redis now: list them, show one, let one expire.
 
-Only keys of watched levels: what has another prefix is somebody else's, also in the same
+Only keys of watched levels: what has another prefix belongs to other code, also in the same
 database. Looking goes over connections of its own, past the breaker and the pools of the
 caches. It reads TTL and memory, neither of which makes a key look used to the eviction;
-but a key whose time is over is removed by whoever looks at it first, and that may be this.
+but Redis removes a key whose time is over when it is looked at, and that may be here.
 """
 
 from collections.abc import Iterable
@@ -21,8 +21,8 @@ from redis import Redis
 from watch.conf import address, config, pool_of, serializer_of
 from watch.feed import TIMEOUT, new_client
 
-MAX_KEYS = 40  # keys a level that are listed
-ROUNDS = 5  # SCANs a level, of COUNT keys each, that are spent on finding them
+MAX_KEYS = 40  # keys per level that are listed
+ROUNDS = 5  # SCANs per level, of COUNT keys each, that are spent on finding them
 COUNT = 200
 
 # What is told of INFO.
@@ -39,12 +39,12 @@ class ForeignKey(Exception):
 
 
 class UnknownKey(Exception):
-    """Redis has no such key, or has it no more."""
+    """Redis does not have this key, or not any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Where a level keeps its keys."""
+    """Where a level has its keys."""
 
     name: str
     alias: str
@@ -146,7 +146,7 @@ class Keys:
         rows = [
             (text, ttl, _number(size))
             for (_, text), ttl, size in zip(asked, replies[::2], replies[1::2], strict=True)
-            if isinstance(ttl, int) and ttl != -2  # It is gone since.
+            if isinstance(ttl, int) and ttl != -2  # It has expired since.
         ]
         return {"total": _number(total), "aside": len(aside), "keys": rows}
 
@@ -217,7 +217,7 @@ class Keys:
 
 
 def readable(value: bytes, alias: str) -> tuple[str | None, str | None]:
-    """Return (text, None), or (None, why there is none). Executes nothing of the value."""
+    """Return (text, None), or (None, why not). Executes nothing of the value."""
     options = settings.CACHES[alias].get("OPTIONS", {})
     name = serializer_of(alias)
     if value.removeprefix(b"-").isdigit():

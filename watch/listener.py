@@ -1,17 +1,17 @@
 """
 Redis's own events as a part of the feed: which keys expired, were evicted, were deleted.
 
-Redis tells each subscriber, so if every process listened, the feed would have each event
-once a process. One is elected: who holds a lock in Redis, which it renews every second.
-When it dies the lock runs out, and another process has it within LOCK_SECONDS + BEAT. What
-it publishes passes the lock: one that was stopped and wakes up late adds nothing.
+Redis tells each subscriber. If every process listened, the feed would have each event once per
+process. So only one listens: the one that holds a lock in Redis, which it renews every second.
+If it dies, the lock expires, and another process has it within LOCK_SECONDS + BEAT. What
+it publishes passes the lock: a process that was stopped and wakes up late adds nothing.
 
-It runs only while somebody looks: wake() is called by what serves the wall, in any process,
-and WATCHED seconds after the last call everywhere, nobody listens any more.
+It runs only while a wall is open: wake() is called by what serves the wall, in any process,
+and WATCHED seconds after the last call in any process, the listener stops.
 
 It needs `notify-keyspace-events Egxe`. Whether Redis really tells is found out by asking
 (a key of its own that is deleted and one that expires), because CONFIG is often forbidden.
-What happens while nobody has the lock is lost: Redis keeps no such events.
+What happens while no process has the lock is lost: Redis does not store such events.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PROBE_EVERY = 30  # seconds
 PROBE_WAIT = 2  # seconds in which Redis must have told of the probe
 
 # Renews the lock and adds to the stream, if the lock is still ours.
-KEEP = """
+RENEW = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 for i = 5, #ARGV do redis.call('XADD', KEYS[2], '*', 'e', ARGV[i]) end
@@ -66,12 +66,12 @@ def lock_key() -> str:
 
 
 def viewers_key() -> str:
-    """Return the key that lives while somebody looks."""
+    """Return the key that lives while a wall is open."""
     return f"{config().stream}:viewers"
 
 
 class Listener:
-    """A candidate while somebody looks. Safe to use from any thread."""
+    """A candidate while a wall is open. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self.start_anew()
@@ -85,7 +85,7 @@ class Listener:
         self._is_failing = False
 
     def wake(self) -> None:
-        """Say that somebody looks. Costs a microsecond, and never waits for Redis."""
+        """Say that a wall is open. Costs a microsecond, and never waits for Redis."""
         self._wanted_until = time.monotonic() + WATCHED
         if self._thread is None:
             with self._lock:
@@ -129,7 +129,7 @@ class Listener:
             except Exception as error:
                 if not self._is_failing:
                     self._is_failing = True
-                    _logger.warning("Nobody listens to Redis for now: %s", error)
+                    _logger.warning("No process listens to Redis for now: %s", error)
                 stop.wait(BEAT)
             with self._lock:
                 if stop.is_set() or time.monotonic() > self._wanted_until:
@@ -160,7 +160,7 @@ class Term:
         self.beaten = self.looked = time.monotonic()
 
     def begin(self) -> bool:
-        """Return whether nobody had the lock."""
+        """Take the lock. Return False if another process has it."""
         if not self.client.set(lock_key(), self.value, nx=True, px=LOCK_SECONDS * 1000):
             return False
         servers: dict[str, list[keys.Level]] = {}
@@ -193,10 +193,11 @@ class Term:
             LOCK_SECONDS * 1000,
             config().stream_length,
         ]
-        kept = self.client.eval(KEEP, 2, lock_key(), config().stream, *arguments, *_lines(heard))
+        names = lock_key(), config().stream
+        is_ours = self.client.eval(RENEW, 2, *names, *arguments, *_lines(heard))
         if heard:
             stop.wait(GATHER)
-        return bool(kept)
+        return bool(is_ours)
 
     def is_time_to_look(self) -> bool:
         """Return whether it is a beat since this was last true."""
@@ -206,7 +207,7 @@ class Term:
         return True
 
     def end(self) -> None:
-        """Give up the lock, so that nobody has to wait for it to run out."""
+        """Release the lock, so that the next process need not wait until it expires."""
         for ear in self.ears:
             ear.close()
         self.client.eval(RELEASE, 1, lock_key(), self.value)
@@ -244,7 +245,7 @@ class Ear:
             timeout = 0
 
     def hear(self, message: dict[str, Any], heard: Heard) -> None:
-        """Count one message, unless it is the probe's or about somebody else's key."""
+        """Count one message, unless it is of the probe, of a lock or of another project's key."""
         where, _, kind = message["channel"].decode().rpartition(":")
         key = message["data"]
         if key.startswith(self.probe_key):
@@ -253,7 +254,7 @@ class Ear:
         key = key.decode(errors="backslashreplace")
         database = int(where.removeprefix("__keyevent@").removesuffix("__"))
         level = keys.owner(key, self.levels[database])
-        if level:
+        if level and not config().name_of(key).startswith(config().locks):
             heard[KINDS[kind], level.name, key[:200]] += 1
 
     def probe(self) -> None:

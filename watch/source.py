@@ -9,6 +9,7 @@ called. The first line of the project above that is the answer, or the {% cache 
 
 import inspect
 import os
+import re
 import sys
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -32,6 +33,10 @@ from watch.event import PAGE, VARY, Event
 LIBRARY, BACKEND, ASYNC, END = (object() for _ in range(4))
 
 OWN_FOLDER = Path(__file__).parent
+
+# A call, such as @cache_page(60), and not a comment or a text that names it.
+CACHE_PAGE = re.compile(r"""[^#"']*cache_page\s*\(""")
+DEFINITION = re.compile(r"\s*(async def|def|class)\b")
 
 # Path of a file, as code objects have it: one of the above. By path, because Python hashes
 # the whole content of a code object each time it is looked up.
@@ -145,17 +150,18 @@ def _is_page_cache(name: str) -> bool:
 
 @lru_cache(maxsize=1000)
 def line_of_view(view: Any) -> str:
-    """Return the line of a view that caches it, or where it begins: `blog/views.py:88`."""
-    return _line_in(view, "cache_page") or _line_in(view, "")
+    """Return the line of a view that has `cache_page`, or of its `def`: `blog/views.py:88`."""
+    return _line_in(view, CACHE_PAGE) or _line_in(view, DEFINITION)
 
 
 @lru_cache(maxsize=1000)
 def cache_page_line(view: Any) -> str:
     """Return the line of a view that has `cache_page`, or ""."""
-    return _line_in(view, "cache_page")
+    return _line_in(view, CACHE_PAGE)
 
 
-def _line_in(view: Any, text: str) -> str:
+def _line_in(view: Any, pattern: re.Pattern[str]) -> str:
+    """Return the first line of a view's code that `pattern` matches the beginning of, or ""."""
     view = inspect.unwrap(view)
     while isinstance(view, partial):
         view = inspect.unwrap(view.func)
@@ -168,7 +174,7 @@ def _line_in(view: Any, text: str) -> str:
     except (OSError, TypeError):
         return ""
     for number, line in enumerate(lines, start):
-        if text in line and not line.lstrip().startswith("#"):
+        if pattern.match(line):
             return f"{_short_name(file)}:{number}"
     return ""
 

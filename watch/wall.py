@@ -3,9 +3,9 @@ The live wall: one page, the feed it reads, and what it may do with a key.
 
 The feed comes in two ways. /watch/stream is pushed (server-sent events) and holds a thread
 of the server for as long as it is open, so a process has few places for it, and ends each
-stream after LIFETIME seconds. Who gets no place is told 204, and asks /watch/events every
-two seconds instead. Both begin behind the ID that they are given, and what is no ID means
-from now on.
+stream after LIFETIME seconds. A wall that gets no place is answered 204, and asks /watch/events
+every two seconds instead. Both begin behind the ID that they are given. Without a valid ID they
+begin with the next event.
 
 Nothing here changes on GET. Showing and expiring a key is POST, has a CSRF token, and is
 there only with WATCH["KEY_ACTIONS"]. WATCH["WALL"] says who may see the wall at all.
@@ -40,11 +40,12 @@ from watch.feed import connect
 from watch.keys import ForeignKey, UnknownKey, breakers, keys
 from watch.listener import listener, lock_key
 
-LIFETIME = 25  # Seconds. A worker that is to end doesn't wait for long, and places go round.
+# Seconds. So a worker that is to end need not wait for long, and each wall gets a place at times.
+LIFETIME = 25
 # Seconds. A tab that was closed is noticed at the second write after that, so its place is
 # free after two of these at most.
 BLOCK = 1
-BATCH = 200  # events an answer
+BATCH = 200  # events per answer, and what a wall begins with: COUNTED in wall.js
 TIMEOUT = 0.5  # seconds that Redis may take for anything else than a stream
 PAUSE = 2  # seconds in which a Redis that failed is not asked again
 
@@ -60,7 +61,7 @@ COMPACT = {"separators": (",", ":")}
 
 
 def position(text: str | None) -> Position | None:
-    """Return a stream ID as two numbers, or None for what is none."""
+    """Return a stream ID as two numbers, or None if it is not one."""
     match = ID.fullmatch(text or "")
     if match is None:
         return None
@@ -197,7 +198,7 @@ class Stream:
             raise StopIteration
         if not self.has_begun:
             self.has_begun = True
-            # The ID alone is no event, and yet what the browser resumes with.
+            # An ID without data is not an event, but the browser resumes with it.
             return f"retry: 1000\nid: {written(self.position)}\n\n"
         listener.wake()
         try:
@@ -260,6 +261,7 @@ def wall(request: HttpRequest) -> HttpResponse:
     settings_of_script: dict[str, Any] = {
         "after": written(start) if start else "",
         "levels": config().levels,
+        "titles": config().titles,
         "prefixes": config().prefixes,
         "op": OP_FIELDS,
         "urls": {name: reverse(f"watch:{name}") for name in ("stream", "events", "state")},
@@ -269,7 +271,7 @@ def wall(request: HttpRequest) -> HttpResponse:
         settings_of_script["urls"] |= {name: reverse(f"watch:{name}") for name in names}
     context = {
         "config": json.dumps(settings_of_script),
-        "levels": config().levels,
+        "titles": [config().title_of(level) for level in config().levels],
         "may_touch": config().key_actions,
         "home": get_script_prefix(),
         "origin": request.build_absolute_uri("/").rstrip("/"),
@@ -330,7 +332,7 @@ def events(request: HttpRequest) -> HttpResponse:
     }
     try:
         return JsonResponse(answer, json_dumps_params=COMPACT)
-    except RecursionError:  # One can be read and not written. Nobody has events like that.
+    except RecursionError:  # Nested so deeply that it can be read, but not written.
         return JsonResponse(answer | {"events": []}, json_dumps_params=COMPACT)
 
 

@@ -4,13 +4,9 @@ from functools import partial
 
 import redis
 
-# redis-py takes hiredis's by itself where it is installed. To measure the other one it has to
-# be named, and both are at a private path. The third version of the protocol comes by itself.
-from redis._parsers import _HiredisParser, _RESP2Parser
-from redis.utils import HIREDIS_AVAILABLE
-
 from lab.bench.report import Table
 from lab.bench.rounds import microseconds, ratio
+from lab.compat import HiredisParser, PythonParser, has_hiredis
 
 VALUES = {"a value of 100 B": 100, "a value of 10 KB": 10_000, "a value of 100 KB": 100_000}
 LIST = "a list of 1,000 items"
@@ -18,7 +14,7 @@ LIST = "a list of 1,000 items"
 
 def measure(bench):
     seconds = 0.02 if bench.quick else 0.1
-    parsers = {"Python": _RESP2Parser} | ({"hiredis": _HiredisParser} if HIREDIS_AVAILABLE else {})
+    parsers = {"Python": PythonParser} | ({"hiredis": HiredisParser} if has_hiredis() else {})
     contestants = {}
     for name, parser in parsers.items():
         client = redis.Redis.from_url(bench.redis.url, parser_class=parser)

@@ -1,6 +1,8 @@
 """Tests of the experiments: what each of them shows, against a real Redis."""
 
 import json
+import re
+from collections import Counter
 
 from django.conf import settings
 from django.core.cache import caches
@@ -8,6 +10,28 @@ from django.test import TransactionTestCase, override_settings
 
 from blog.tests import CacheTestCase
 from lab.caches import DATABASE, lab_cache
+
+IMPLIED = {"section": "region", "nav": "navigation", "aside": "complementary", "form": "form"}
+LANDMARKS = {*IMPLIED.values(), "search", "main", "banner", "contentinfo"}
+
+
+def doubles(html):
+    """Return what is there twice in a page: ids, and (role, name) of landmarks."""
+    ids = re.findall(r'\sid="([^"]+)"', html)
+    landmarks = []
+    for tag, attributes in re.findall(r"<(\w+)([^>]*)>", html):
+        has = dict(re.findall(r'([\w-]+)="([^"]*)"', attributes))
+        role = has.get("role", IMPLIED.get(tag))
+        name = has.get("aria-label") or text_of(html, has.get("aria-labelledby"))
+        if role in LANDMARKS and name:
+            landmarks.append((role, name))
+    return [item for item, times in Counter([*ids, *landmarks]).items() if times > 1]
+
+
+def text_of(html, identity):
+    """Return the text of the element with this id, "" without one."""
+    found = identity and re.search(rf'\sid="{identity}"[^>]*>(.*?)</(?:h\d|p)>', html, re.DOTALL)
+    return re.sub(r"<[^>]*>", "", found[1]).strip() if found else ""
 
 
 # With the watch, whose headers the pages of the lab read.

@@ -6,6 +6,7 @@ from django.test import tag
 
 from blog.tests import CacheTestCase
 from blog.tests.test_browser import BrowserTestCase
+from lab import stampede
 from lab.tests import LabPageTestCase, LabTestCase
 from resilient_cache.groups import invalidate
 
@@ -49,6 +50,27 @@ class ExperimentTests(LabPageTestCase):
 
         self.assertContains(response, "one of its groups has been invalidated")
 
+    def test_no_level_is_told_of_what_the_experiment_itself_looks_at(self):
+        peel = "/lab/peel/{}/0123456789ab/"
+        self.client.get("/about/")
+        self.client.get(peel.format("page"))
+
+        for path, data in (
+            ("/lab/keys/", {"url": "http://testserver/about/"}),
+            ("/lab/wire/", {"command": "GET a", "scratch": "0123456789ab"}),
+            ("/lab/leak/", {"page": "greeting"}),
+            (peel.format("rings"), None),
+            (peel.format("delete"), {}),
+        ):
+            ask = self.client.get if data is None else self.client.post
+            response = ask(path, data)
+
+            with self.subTest(path):
+                self.assertEqual(response.status_code, 200)
+                told = r"(site|view|fragment|low-level);dur"
+                self.assertNotRegex(response["Server-Timing"], told)
+                self.assertNotIn("; hit", response["Cache-Status"])
+
     def test_a_level_of_the_peel_page_answers_and_is_deleted(self):
         url = "/lab/peel/page/0123456789ab/"
         self.client.get(url)
@@ -79,7 +101,11 @@ class StampedeTests(LabTestCase):
         lines = self.run_experiment("stampede", requests=requests, part=part)
         self.assertEqual(lines[-1]["kind"], "end", lines[-1])
         heads = self.heads(part)
+        [came] = [line["value"] for line in lines if line["kind"] == "came"]
+        self.assertIn(came, stampede.experiment.question.choices)
         found = self.rows(lines, part)
+        first = next(iter(found.values()))[heads.index("Computed")]
+        self.assertEqual(came == "one", first == 1)
         for cells in found.values():
             self.assertEqual(len(cells), len(heads), "a cell for each head of the table")
         return {key: cells[heads.index(column)] for key, cells in found.items()}
@@ -111,7 +137,7 @@ class StampedeTests(LabTestCase):
         computed = self.computed("pages", "Computed")
 
         self.assertGreater(computed.pop("Django’s cache_page"), 1)
-        self.assertEqual(computed, {"per view": 1, "whole site": 1, "fragment": 1})
+        self.assertEqual(computed, {"Per view": 1, "Whole site": 1, "Fragment": 1})
 
 
 @tag("browser")
@@ -127,11 +153,11 @@ class PeelInTheBrowserTests(BrowserTestCase, LabTestCase):
 
         self.press("Ask Django", "The database answered")
         self.press("Ask", "Your browser answered")
-        self.press("Ask Django", "The whole site answered")
-        self.press("Delete the outermost entry", "the whole site")
-        self.press("Ask Django", "The view level answered")
-        self.press("Delete the outermost entry", "the view level")
-        self.press("Ask Django", "The fragment answered")
+        self.press("Ask Django", "The whole-site level answered")
+        self.press("Delete the outermost entry", "the whole-site level")
+        self.press("Ask Django", "The per-view level answered")
+        self.press("Delete the outermost entry", "the per-view level")
+        self.press("Ask Django", "The fragment level answered")
 
     def test_the_pressed_button_has_the_focus_afterwards(self):
         self.page.goto("/lab/peel/")

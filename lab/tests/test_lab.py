@@ -1,5 +1,6 @@
 """The lab as a whole: there with LAB=1, 404 with LAB=0, and the same for each experiment."""
 
+import json
 import socket
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from blog.tests import CacheTestCase
 from blog.tests.test_browser import BrowserTestCase
 from lab import leak, outage, race
 from lab.experiment import with_code
-from lab.tests import LabPageTestCase, LabTestCase
+from lab.tests import LabPageTestCase, LabTestCase, doubles
 from lab.urls import EXPERIMENTS
 from mysite.private_redis import PrivateRedis
 from mysite.processes import wait_until
@@ -122,6 +123,29 @@ class PageTests(LabPageTestCase):
                 # Its post tells the rest, and no cache on the way stores the page.
                 self.assertContains(page, f'href="/posts/{experiment.post}/"')
                 self.assertIn("no-store", page["Cache-Control"])
+
+    def test_no_id_and_no_name_of_a_landmark_is_there_twice(self):
+        asked = [(f"/lab/{experiment.slug}/", None) for experiment in EXPERIMENTS]
+        asked += [("/lab/leak/", {"page": page}) for page in leak.PAGES]
+        asked += [("/lab/keys/", {"url": "http://testserver/about/"})]
+        scratch = {"scratch": "0123456789ab"}
+        asked += [("/lab/wire/", {"command": "SET a b"} | scratch)]
+        asked += [("/lab/wire/", {"measure": "on"} | scratch)]
+        for path, data in asked:
+            page = self.client.post(path, data) if data else self.client.get(path)
+
+            with self.subTest(path, data=data):
+                self.assertEqual(page.status_code, 200)
+                self.assertEqual(doubles(page.text), [])
+
+    def test_what_is_there_twice_is_found(self):
+        for html in (
+            '<p id="a"></p><p id="a"></p>',
+            '<section aria-label="Table"></section><pre role="region" aria-label="Table"></pre>',
+            '<nav aria-labelledby="a"></nav><h2 id="a">It</h2><nav aria-label="It"></nav>',
+        ):
+            with self.subTest(html):
+                self.assertEqual(len(doubles(html)), 1)
 
     def test_an_unknown_experiment_is_404(self):
         for method in (self.client.get, self.client.post):
@@ -234,6 +258,34 @@ class BlogEntriesTests(LabTestCase):
                 self.assertEqual(response.status_code, 200)
 
 
+ERROR_IS_IN_SIGHT = """() =>
+  [...document.querySelectorAll(".errorlist, .lab-said")]
+    .filter((element) => element.textContent.trim())
+    .map((element) => element.getBoundingClientRect())
+    .some(({ top, bottom }) => top >= 0 && bottom <= innerHeight)
+"""
+CELLS_OUT_OF_SIGHT = """() =>
+  [...document.querySelectorAll(":is(.lab-numbers, .lab-parts, .leak) :is(th, td)")]
+    .filter((cell) => cell.checkVisibility())
+    .filter((cell) => {
+      const text = document.createRange();
+      text.selectNodeContents(cell);
+      const inside = [cell, cell.closest(".scroll")].map((it) => it.getBoundingClientRect().right);
+      return text.getBoundingClientRect().right > Math.min(...inside) + 1;
+    })
+    .map((cell) => cell.textContent)
+"""
+SLOW = {"Server-Timing": "app;dur=1234.5"}
+# The widest rows that an experiment tells.
+NUMBERS = {
+    "race": [],
+    "outage": [("phases", ["6. is full", "this blog’s", "123", "1,234.5", "12,345", "0"])],
+    "stampede": [
+        ("bursts", ["resilient_cache, in the last second", 50, "1234", "12345", "12345", 50])
+    ],
+}
+
+
 @tag("browser")
 class LabInTheBrowserTests(BrowserTestCase, LabTestCase):
     """Every page of it, without a complaint of the browser: visitor() fails on those."""
@@ -245,6 +297,109 @@ class LabInTheBrowserTests(BrowserTestCase, LabTestCase):
                 page.goto(f"/lab/{slug}")
 
                 self.assertEqual(page.evaluate("document.documentElement.scrollWidth"), 360)
+
+    def test_an_error_is_in_sight(self):
+        for slug, field, value in (
+            ("keys", "url", "http://example.com/"),
+            ("wire", "command", "FLUSHALL"),
+            ("race", "rounds", "51"),
+            ("stampede", "requests", "1"),
+            ("outage", "visitors_each", "9"),
+        ):
+            for width in (1280, 360):
+                page = self.visitor(viewport={"width": width, "height": 400})
+                page.goto(f"/lab/{slug}/")
+                page.locator(".lab-form").evaluate("(form) => { form.noValidate = true; }")
+                page.locator(f'.lab-form [name="{field}"]').fill(value)
+                page.locator("[data-start]").click()
+
+                with self.subTest(slug, width=width):
+                    page.wait_for_function(ERROR_IS_IN_SIGHT)
+
+    def test_an_error_of_the_server_is_in_sight(self):
+        for slug, path in (
+            ("race", "**/lab/race/delete/"),
+            ("stampede", "**/lab/stampede/"),
+            ("outage", "**/lab/outage/"),
+            ("peel", "**/lab/peel/delete/**"),
+        ):
+            page = self.visitor(viewport={"width": 360, "height": 400})
+            page.goto(f"/lab/{slug}/")
+            self.answer(page, path, status=400, body="Not today.")
+            page.locator("[data-start], [data-tour]").first.click()
+
+            with self.subTest(slug):
+                page.wait_for_function(ERROR_IS_IN_SIGHT)
+
+    def test_the_pressed_button_has_the_focus_after_a_run_and_starts_the_next_one(self):
+        for slug in ("race", "stampede", "outage"):
+            page, runs = self.visitor(), []
+            page.goto(f"/lab/{slug}/")
+            self.answer(page, f"**/lab/{slug}/page/**", body="")
+            self.answer(page, f"**/lab/{slug}/delete/", status=204)
+            self.answer(page, f"**/lab/{slug}/", body='{"kind": "end"}\n')
+            page.on("request", lambda request, runs=runs: runs.append(request.method))
+            self.shorten(page)
+            button = page.locator("[data-start]")
+            for _ in range(2):
+                before = len(runs)
+                button.press("Enter")
+                page.locator('.lab[data-state="done"]').wait_for()
+
+                with self.subTest(slug):
+                    focused = "button => button === document.activeElement"
+                    self.assertTrue(button.evaluate(focused))
+                    self.assertGreater(len(runs), before)
+
+    def answer(self, page, path, **answer):
+        """Let requests for `path` have this answer, and not reach the server."""
+        page.route(path, lambda route: route.fulfill(**answer))
+
+    def shorten(self, page):
+        """Let a race have one round."""
+        if (rounds := page.locator('[name="rounds"]')).count():
+            rounds.fill("1")
+
+    def test_on_a_phone_every_column_of_numbers_is_in_sight(self):
+        for slug, rows in NUMBERS.items():
+            page = self.visitor(viewport={"width": 360, "height": 640})
+            page.goto(f"/lab/{slug}/")
+            lines = [
+                json.dumps({"kind": "row", "table": table, "key": str(number), "cells": cells})
+                for number, (table, cells) in enumerate(rows)
+            ]
+            body = "\n".join([*lines, '{"kind": "end"}', ""])
+            self.answer(page, f"**/lab/{slug}/", body=body)
+            self.answer(page, "**/lab/race/delete/", status=204)
+            self.shorten(page)
+            self.answer(page, "**/race/page/**", body="", headers=SLOW)
+            page.locator("[data-start]").click()
+            page.locator('.lab[data-state="done"]').wait_for()
+
+            with self.subTest(slug):
+                self.assertEqual(page.evaluate(CELLS_OUT_OF_SIGHT), [])
+
+    def test_on_a_phone_both_keys_are_in_sight_part_by_part(self):
+        page = self.visitor(viewport={"width": 360, "height": 640})
+        for stored in (False, True):
+            page.goto("/lab/keys/")
+            page.get_by_role("button", name="over https").click()
+            page.locator(".lab-parts").wait_for()
+
+            with self.subTest(stored=stored):
+                self.assertEqual(page.evaluate(CELLS_OUT_OF_SIGHT), [])
+            page.goto("/about/")
+
+    def test_on_a_phone_who_got_what_is_in_sight(self):
+        page = self.visitor(viewport={"width": 360, "height": 640})
+        for shown in leak.PAGES:
+            page.goto("/lab/leak/")
+            page.locator('[name="page"]').select_option(shown)
+            page.locator("[data-start]").click()
+            page.locator(".leak table").first.wait_for()
+
+            with self.subTest(shown):
+                self.assertEqual(page.evaluate(CELLS_OUT_OF_SIGHT), [])
 
     def test_the_button_is_in_sight_without_scrolling(self):
         page = self.visitor(viewport={"width": 1280, "height": 800})

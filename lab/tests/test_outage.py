@@ -98,6 +98,17 @@ class OutageTests(LabTestCase):
         self.assertIn(f"while it hangs: {' and '.join(hung)}, it refuses: ", said)
         self.assertIn("it is full: ", said)
 
+    def test_what_came_is_who_got_pages_while_it_hung(self):
+        [came] = [line["value"] for line in self.lines if line["kind"] == "came"]
+
+        rates = {
+            crowd: [int(self.row(at, crowd)["rate"]) for at in (0, 1)] for crowd in (OURS, PLAIN)
+        }
+        served = {crowd: hung > works / 10 for crowd, (works, hung) in rates.items()}
+        expected = {(True, False): "ours", (True, True): "both", (False, True): "plain"}
+        self.assertEqual(came, expected.get((served[OURS], served[PLAIN]), "neither"))
+        self.assertIn(came, outage.experiment.question.choices)
+
     def test_the_breaker_is_told_live(self):
         told = [line["text"] for line in self.lines if line.get("name") == "breaker"]
 

@@ -8,6 +8,7 @@ from django.test import SimpleTestCase, tag
 from redis import Redis
 
 from lab.caches import DATABASE
+from lab.tests import doubles
 from mysite.private_redis import PrivateRedis
 from mysite.tests.served import Gunicorn, Home
 
@@ -31,7 +32,7 @@ class StaleTests(SimpleTestCase):
         with closing(server.browser()) as browser:
             browser.submit("/lab/stale/", post="stampede")  # Fills what it asks for.
             cls.before = cls.pages()
-            cls.answer = browser.submit("/lab/stale/", post="stampede").text
+            cls.answer = browser.submit("/lab/stale/", post="stampede", expect="new").text
 
     @classmethod
     def pages(cls):
@@ -70,6 +71,10 @@ class StaleTests(SimpleTestCase):
 
         self.assertTrue(is_stale)
         self.assertEqual(moments[-1][1:], ["120", "100", "100 stale"])
+
+    def test_what_was_expected_is_compared_with_it(self):
+        told = "You expected: the new price. What happened: the old price."
+        self.assertIn(f'<p class="lab-told">{told}</p>', self.answer)
 
     def test_with_a_version_the_value_of_a_slow_reader_is_not_served(self):
         is_stale, moments = self.story("A slow reader and a version")
@@ -111,6 +116,9 @@ class StaleTests(SimpleTestCase):
         self.assertEqual(len(others), 1)
         after = self.pages()
         self.assertEqual({key: after[key] for key in others}, {k: self.before[k] for k in others})
+
+    def test_no_id_and_no_name_of_a_landmark_is_there_twice(self):
+        self.assertEqual(doubles(self.answer), [])
 
     def test_its_own_keys_are_deleted(self):
         with closing(Redis.from_url(self.redis.url, db=DATABASE)) as client:

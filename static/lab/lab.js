@@ -6,6 +6,7 @@
     row       {table, key, cells}   a row of <table data-table="...">; the same key replaces it
     value     {name, text}          <... data-value="...">
     say       {text}                what a screen reader hears too
+    came      {value}               the answer to "What do you expect?": see expect.js
     end, error {text}
 
   Every line is also an event "lab:<kind>" on the article, and a new run is "lab:start": a page's
@@ -37,7 +38,8 @@
       for (const [index, text] of cells.entries()) {
         const cell = document.createElement(index ? "td" : "th");
         if (!index) cell.scope = "row";
-        cell.textContent = text;
+        // A name may break after an underscore, so that a phone has room for the numbers.
+        for (const part of String(text).split(/(?<=_)/)) cell.append(part, document.createElement("wbr"));
         row.append(cell);
       }
       const old = body.querySelector(`[data-key="${CSS.escape(key)}"]`);
@@ -50,9 +52,15 @@
       said.textContent = text;
     },
     error({ text }) {
-      said.textContent = text;
+      fail(text);
     },
   };
+
+  /* Say what went wrong, where it can be seen. */
+  function fail(text) {
+    said.textContent = text;
+    said.scrollIntoView({ block: "nearest" });
+  }
 
   function clear() {
     said.textContent = "";
@@ -83,8 +91,8 @@
       field ? field.closest(".lab-field").append(list) : form.append(list);
     }
     const first = Object.keys(errors).find((name) => name && form.elements[name]);
+    fail("It did not run: see the form.");
     if (first) form.elements[first].focus(); // Scrolls to it, too.
-    said.textContent = "Nothing was run: see the form.";
   }
 
   async function run() {
@@ -103,9 +111,9 @@
       const type = response.headers.get("Content-Type") || "";
       if (response.ok) await read(response.body);
       else if (type.includes("json")) complain((await response.json()).errors);
-      else said.textContent = `The server answered ${response.status}. Reload the page and try again.`;
+      else fail(`The server answered ${response.status}. Reload the page and try again.`);
     } catch (error) {
-      said.textContent = error.name === "AbortError" ? "Stopped." : "The connection was lost.";
+      fail(error.name === "AbortError" ? "Stopped." : "The connection was lost.");
     } finally {
       running = null;
       start.ariaDisabled = null;

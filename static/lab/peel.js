@@ -19,9 +19,9 @@
   const SIGNS = { hit: "✓", miss: "✗", down: "!" };
   const NAMES = {
     browser: "Your browser",
-    site: "The whole site",
-    view: "The view level",
-    fragment: "The fragment",
+    site: "The whole-site level",
+    view: "The per-view level",
+    fragment: "The fragment level",
     "low-level": "The low-level cache",
     database: "The database",
   };
@@ -92,6 +92,12 @@
     const marked = LEVELS.map((level) => signed(told[level]));
     note([step, NAMES[who], ...marked, isCopy ? "–" : app.toFixed(1), ms.toFixed(1)], remark(who, told));
     said.textContent = `${NAMES[who]} answered, in ${ms.toFixed(1)} ms. ${remark(who, told)}`;
+    if (who === "view") came(rings.site ? "filled" : "empty");
+  }
+
+  /* For expect.js: the answer to the question before the button. */
+  function came(value) {
+    article.dispatchEvent(new CustomEvent("lab:came", { detail: { value } }));
   }
 
   /* A word for readers who see no colours, and a sign that is quick to read. */
@@ -102,7 +108,7 @@
   /* What is surprising about an answer. */
   function remark(who, words) {
     if (who === "browser") return LEVELS.some((level) => !rings[level]) ? "No deletion reaches it. Django was not asked." : "Django was not asked.";
-    if (who === "view" && !rings.site) return "The site level stays empty: a hit of the view does not fill it.";
+    if (who === "view" && !rings.site) return "The whole-site level stays empty: a hit of the per-view level does not fill it.";
     if (words.site === "miss" && rings.site) {
       return "Each ring outside of it is filled again.";
     }
@@ -127,8 +133,9 @@
       const cell = document.createElement(index ? "td" : "th");
       if (!index) cell.scope = "row";
       if (index > 5) cell.className = "number";
-      if (cells.length === 1) cell.colSpan = 8;
-      cell.textContent = index ? text : `${log.querySelectorAll("th").length + 1}. ${text}`;
+      const words = index ? text : `${log.querySelectorAll("th").length + 1}. ${text}`;
+      if (cells.length === 1) fill(cell, words);
+      else cell.textContent = words;
       row.append(cell);
     });
     log.append(row);
@@ -136,9 +143,15 @@
     const line = document.createElement("tr");
     line.className = "peel-remark";
     line.append(document.createElement("td"));
-    line.cells[0].colSpan = 8;
-    line.cells[0].textContent = remark;
+    fill(line.cells[0], remark);
     log.append(line);
+  }
+
+  /* One sentence in the place of all cells. */
+  function fill(cell, sentence) {
+    cell.colSpan = 8;
+    cell.append(document.createElement("span"));
+    cell.firstChild.textContent = sentence;
   }
 
   /* `who` answered and `words` are what each level said; without, no level was asked. */
@@ -187,6 +200,7 @@
       return true;
     } catch (error) {
       said.textContent = error.message;
+      said.scrollIntoView({ block: "nearest" }); // Where it can be seen.
       return false;
     } finally {
       article.dataset.state = touring ? "running" : "done";

@@ -2,8 +2,8 @@
   Two plots, drawn as SVG by the numbers they are given and again when their place changes width.
 
     LabPlot.strips(place, {label, rows: [{name, level, sets: [{name, shape, values}]}]})
-      milliseconds on a log scale: a row a series, in it a lane a set, a mark a value; the line
-      is the median, the triangle the 95th percentile
+      milliseconds on a log scale: one row per series, in it one lane per set, one mark per
+      value. The line is the median, the triangle the 95th percentile
     LabPlot.timeline(place, {label, seconds, bands, states, series})
       over seconds: a bar from the median to the worst latency (log scale), a lane for states,
       and pages per second
@@ -139,7 +139,7 @@ const LabPlot = (() => {
       const step = width < 480 ? 5 : 2;
       for (let at = 0; at <= seconds; at += step) vertical(svg, x(at), rate.top, rate.bottom, at);
       svg.append(element("text", { class: "plot-unit", x: 0, y: rate.bottom + 15 }, "s"));
-      svg.append(element("text", { class: "plot-unit", x: left + 3, y: latency.top - 4 }, "ms a page: median to worst"));
+      svg.append(element("text", { class: "plot-unit", x: left + 3, y: latency.top - 4 }, "ms per page: median to worst"));
       svg.append(element("text", { class: "plot-unit", x: left + 3, y: rate.top - 7 }, "pages per second"));
 
       const values = points.flatMap(({ median, worst }) => (median ? [median, worst] : []));

@@ -76,6 +76,14 @@ class ShownTests(CodeTestCase):
         self.assertNotContains(response, "<form method")
         self.assertContains(response, "&lt;")
 
+    def test_no_two_landmarks_have_the_same_name(self):
+        lines = [self.line_with("prices.py", text) for text in ("def several", "def unrelated")]
+
+        response = self.code("/prices/", hit=[f"prices.py:{line}" for line in lines])
+
+        self.assertEqual(self.names(response).count(("Asks the cache", "prices.py")), 2)
+        self.assertNotRegex(response.text, r'role="region"|<section[^>]* aria-label')
+
     def test_it_is_not_cached(self):
         self.assertIn("no-store", self.code("/about/").headers["Cache-Control"])
 
@@ -124,7 +132,7 @@ class MarkTests(CodeTestCase):
 
         self.assertContains(response, at)
         self.assertContains(response, "FetchFromCacheMiddleware")
-        self.assertContains(response, "The site level answered")
+        self.assertContains(response, "The level “Whole site” answered")
 
     def test_no_other_line_of_the_settings_is_shown(self):
         number = self.line_with("settings.py", "SECRET_KEY =")
@@ -145,7 +153,7 @@ class MarkTests(CodeTestCase):
 
         self.assertEqual(self.asked(response), [])
         self.assertEqual(len(self.names(response)), 2)
-        self.assertNotContains(response, "level answered")
+        self.assertNotContains(response, "answered with its copy")
         self.assertNotContains(response, "alert(1)")
         self.assertNotContains(response, "passwd")
 

@@ -9,7 +9,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django_redis import get_redis_connection
 from redis.exceptions import ResponseError
 
-from watch.event import recording
+from watch.event import recording, unwatched
 from watch.tests.case import WatchTestCase
 
 
@@ -56,6 +56,14 @@ class LookupTests(CommandTestCase):
             cache.get("nothing found")
 
         self.assertEqual(self.answer.word, "hit")
+
+    def test_what_is_asked_unwatched_is_not_the_requests(self):
+        with self.watching():
+            with unwatched():
+                cache.get("something")
+            cache.get("another")
+
+        self.assertEqual(self.ops, [("GET", self.key("another"), False, "")])
 
     def test_a_value_that_equals_the_default_is_a_hit(self):
         cache.set("zero", 0)

@@ -96,7 +96,7 @@ class CacheStatusTests(WatchTestCase):
         self.assertEqual(
             status,
             '"django-view"; fwd=uri-miss; stored; ttl=300, '
-            '"django-site"; fwd=bypass; detail=kept-by-view',
+            '"django-site"; fwd=bypass; detail=cached-by-view',
         )
 
     def test_without_a_site_cache_there_is_no_member_for_it(self):

@@ -39,18 +39,34 @@ class ConfigTests(SimpleTestCase):
     def test_the_levels_have_their_names_with_the_watch_off_too(self):
         caches = {"default": redis_cache("redis://a/0", "p"), "pages": redis_cache("redis://a/1")}
         with self.settings(CACHES=caches, CACHE_MIDDLEWARE_ALIAS="pages"):
-            on = config().rings
+            on = config().titles
         for cache in caches.values():
             del cache["OPTIONS"]["REDIS_CLIENT_CLASS"]
 
         with self.settings(CACHES=caches, CACHE_MIDDLEWARE_ALIAS="pages"):
-            self.assertEqual(config().rings, on)
+            self.assertEqual(config().titles, on)
             self.assertEqual(config().levels, ())
 
     def test_levels_can_be_named(self):
         caches = {"default": redis_cache("redis://a/0", "x")}
         with self.settings(CACHES=caches, WATCH={"LEVELS": {"default": "everything"}}):
             self.assertEqual(config().levels, ("everything",))
+
+    def test_the_four_levels_have_titles_and_others_keep_their_names(self):
+        names = {"default": "low-level", "pages": "mine"}
+        caches = {"default": redis_cache("redis://a/0"), "pages": redis_cache("redis://a/1")}
+        with self.settings(CACHES=caches, WATCH={"LEVELS": names}):
+            self.assertEqual(config().titles, (("low-level", "Low-level"), ("mine", "mine")))
+
+    def test_a_title_can_be_given(self):
+        titles = {"default": "Values"}
+        with self.settings(CACHES={"default": redis_cache("redis://a")}, WATCH={"TITLES": titles}):
+            self.assertEqual(config().title_of("default"), "Values")
+
+    def test_locks_are_bookkeeping_whatever_else_is(self):
+        caches = {"default": redis_cache("redis://a")}
+        with self.settings(CACHES=caches, WATCH={"ASIDE": ["notes:"], "LOCKS": ["mutex:"]}):
+            self.assertEqual(config().aside, ("notes:", "mutex:"))
 
     def test_the_level_of_a_key_is_that_of_its_prefix(self):
         caches = {

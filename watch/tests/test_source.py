@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from django.conf import settings
 from django.core.cache import cache
 from django.test import AsyncClient
+from django.views.decorators.http import require_safe
 
 from watch.event import recording
 from watch.source import line_of_view
@@ -23,6 +24,13 @@ def line_of(function, text):
     lines, start = inspect.getsourcelines(function)
     number = next(number for number, line in enumerate(lines, start) if text in line)
     return f"{inspect.getfile(function).rpartition('/')[2]}:{number}"
+
+
+# Not cached: cache_page(60) stands in urls.py.
+@require_safe
+# cache_page(60) stands in urls.py.
+def talks_of_it(request):
+    """'cache_page(60)' stands in urls.py."""
 
 
 class SourceTests(WatchTestCase):
@@ -130,10 +138,18 @@ class SourceTests(WatchTestCase):
 
 
 class LineOfViewTests(WatchTestCase):
-    """Where a view begins, for showing its code."""
+    """The line that the headers name for a whole page."""
 
-    def test_a_function_begins_with_its_decorators(self):
-        self.assertEqual(line_of_view(views.never), line_of(views.never, "@never_cache"))
+    def test_a_view_is_named_by_its_cache_page(self):
+        self.assertEqual(
+            line_of_view(views.cached_by_view), line_of(views.cached_by_view, "@cache_page")
+        )
+
+    def test_a_view_without_cache_page_is_named_by_its_def_and_not_by_another_decorator(self):
+        self.assertEqual(line_of_view(views.never), line_of(views.never, "def never("))
+
+    def test_a_comment_and_a_docstring_that_name_cache_page_are_passed_over(self):
+        self.assertEqual(line_of_view(talks_of_it), line_of(talks_of_it, "def talks_of_it("))
 
     def test_a_class_based_view(self):
         self.assertRegex(line_of_view(views.ClassBased.as_view()), r"^views\.py:\d+$")

@@ -131,6 +131,17 @@ class ListenerTests(WallTestCase):
         [event] = self.told("deleted")
         self.assertEqual(event["key"], self.key("answer"))
 
+    def test_a_deleted_lock_is_not_told_and_a_deleted_group_is(self):
+        self.listen()
+        for name in ("lock:answer", "group:posts"):
+            caches["default"].set(name, 1)
+
+        caches["default"].delete_many(["lock:answer", "group:posts"])
+
+        self.assertEqual(
+            [event["key"] for event in self.told("deleted")], [self.key("group:posts")]
+        )
+
     def test_an_evicted_key_is_told(self):
         holder = self.listen()
 

@@ -90,7 +90,7 @@ class RingTests(XrayTestCase):
         self.assertEqual(self.headline(), "Whole site: hit")
         self.assertRing("browser", "miss")
         self.assertRing("site", "hit", r"\d+ s left [\d.]+ KB [\d.]+ ms settings\.py:\d+$")
-        self.assertNotReached("view fragment low-level", "site")
+        self.assertNotReached("view fragment low-level", "level “Whole site”")
 
     def test_a_page_of_a_view(self):
         self.get("/view/")
@@ -104,18 +104,18 @@ class RingTests(XrayTestCase):
             if "@cache_page(300" in line
         )
         self.assertRing("view", "hit", rf"\d min \d+ s left [\d.]+ KB [\d.]+ ms views\.py:{at}$")
-        self.assertNotReached("fragment low-level", "view")
+        self.assertNotReached("fragment low-level", "level “Per view”")
 
     def test_a_page_that_the_site_level_leaves_to_the_view(self):
         timing = (
-            'app;dur=9, req;desc="a@1767225600", why;desc="site kept-by-view", '
+            'app;dur=9, req;desc="a@1767225600", why;desc="site cached-by-view", '
             'view;dur=2;desc="hit n=1 ttl=150 b=900 at=views.py:30"'
         )
         self.answer_with(self.page, {"server-timing": timing})
 
         self.open("/about/")
 
-        self.assertRing("site", "bypass", "The view level caches this page")
+        self.assertRing("site", "bypass", "The level “Per view” caches this page")
         self.assertRing("view", "hit", r"2 min \d+ s left")
 
     def test_fragments_some_cached_some_not(self):
@@ -206,7 +206,7 @@ class RingTests(XrayTestCase):
 
         self.assertEqual(self.headline(), "Whole site: waited for another request")
         self.assertRing("site", "miss", "collapsed .*Another request was building it")
-        self.assertNotReached("view fragment low-level", "site")
+        self.assertNotReached("view fragment low-level", "level “Whole site”")
 
     def test_values_that_another_request_was_building(self):
         timing = (
@@ -291,7 +291,7 @@ class FragmentTests(XrayTestCase):
 
         self.assertRegex(self.tag("months")[1], r"rendered \d+ s ago")
 
-    def test_frozen_inside_a_page_that_is_kept(self):
+    def test_frozen_inside_a_page_that_is_cached(self):
         timing = 'app;dur=1, req;desc="a@1767225600", site;dur=1;desc="hit n=1 ttl=9 b=9 at=x:1"'
         self.answer_with(self.page, {"server-timing": timing}, "/fragments/")
 
@@ -299,7 +299,7 @@ class FragmentTests(XrayTestCase):
 
         state, said = self.tag("months")
         self.assertEqual(state, "frozen")
-        self.assertIn("frozen inside the site’s copy · rendered", said)
+        self.assertIn("frozen inside the copy of the level “Whole site” · rendered", said)
 
     def test_redis_down(self):
         timing = 'req;desc="a@1767225600", f;desc="down template.cache.days.1 a.html:1"'
@@ -645,7 +645,7 @@ class CodeTests(XrayTestCase):
 
         said = self.show("/about/")
 
-        self.assertIn("The site level answered with its copy", said)
+        self.assertIn("The level “Whole site” answered with its copy", said)
         self.assertIn("FetchFromCacheMiddleware", said)
         self.assertNotIn("SECRET_KEY", said)
 

@@ -34,7 +34,7 @@ TIMEOUT = 20  # Seconds in which gunicorn must answer its first request.
 CPU_PATH = "/measure-watch-cpu"
 
 RATE = 30  # pages a second that are asked for while walls are open
-# Microseconds of CPU a request, and milliseconds to the first byte.
+# Microseconds of CPU per request, and milliseconds to the first byte.
 Figures = tuple[float, float]
 
 READERS = 16  # threads that ask for them

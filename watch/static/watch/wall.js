@@ -5,31 +5,36 @@
   so neither a thousand events a second nor a tab that is left open for a week fill the
   memory. draw() shows what has changed, at most every DRAW_EVERY ms, and not at all while
   the wall is paused or hidden. Whatever comes from the feed becomes text by textContent.
+
+  All numbers are of the last COUNTED events. A page that is opened reads as many, so each tab
+  says the same, whenever it was opened.
 */
 (() => {
   "use strict";
 
+  const COUNTED = 200; // events: as many as /watch/ lets a page that is opened read
   const ROWS = 200; // events on the page
   const ROWS_A_DRAWING = 12; // new ones each time; the rest is told as a number
   const DRAW_EVERY = 200; // ms
-  const SAMPLES = 60; // times kept a level and answer
   const KEYS = 120; // keys on the page
   const DUE = 30000; // ms that a key which is due is shown without news of it
   const NAMES = 1000; // keys whose page is remembered
-  const WORKERS = 50;
+  const WORKERS = 50; // processes whose breaker is remembered
   const POLL_EVERY = 2000; // ms
   const POLL_WHEN_DOWN = 10000;
   const STREAM_AGAIN = 60000; // ms of polling until a place at the stream is asked for again
   const LOOK_EVERY = 5000; // ms between two looks at keys and memory
-  const LEAVE_AFTER = 30000; // ms hidden after which the place is given to somebody else
+  const LEAVE_AFTER = 30000; // ms hidden after which another wall may have the place
   const QUIET = 50; // pages that ask no cache and are remembered, to be told in one row each
-  const BREAKER_NEWS = 25000; // ms that what a process said of its breaker counts
+  const BREAKER_NEWS = 25000; // ms for which the state of a process's breaker counts
   const NEWS_EVERY = 15000; // ms between two sentences for screen readers
 
   const wall = document.getElementById("wall");
   const config = JSON.parse(wall.dataset.config);
   const byId = (id) => document.getElementById(id);
   const field = Object.fromEntries(config.op.map((name, index) => [name, index]));
+  const titles = new Map(config.titles);
+  const titleOf = (level) => titles.get(level) ?? text(level);
   const hues = new Map(config.levels.map((level, index) => [level, `hue-${(index % 5) + 1}`]));
   const mayTouch = "expire" in config.urls;
 
@@ -108,14 +113,11 @@
   // The model: what has been taken in ------------------------------------------------------
 
   const model = {
-    levels: new Map(config.levels.map((name) => [name, newLevel()])),
+    counted: [], // {at, worker, answers: [{level, hits, misses, bytes, request, lookup}]}
     fresh: [], // events that have no row yet, the newest last
     skipped: 0, // events that will never have one
-    workers: new Map(), // worker: its short name
     names: new Map(), // key: the path of the page it was used for
     keys: new Map(),
-    since: null,
-    events: 0,
     news: newNews(),
     state: null, // what /watch/state said last
     told: "", // what became of the latest button, and until when that is shown
@@ -124,16 +126,8 @@
     offset: 0, // ms that the server's clock is ahead
   };
 
-  function newLevel() {
-    return { hits: 0, misses: 0, bytes: 0, hit: newSamples(), miss: newSamples() };
-  }
-
-  function newSamples() {
-    return { request: [], lookup: [], next: 0 };
-  }
-
   function newNews() {
-    return { requests: 0, hits: 0, misses: 0, gone: 0 };
+    return { requests: 0, hits: 0, misses: 0, ended: 0 };
   }
 
   function remember(map, key, value, most) {
@@ -142,27 +136,18 @@
     if (map.size > most) map.delete(map.keys().next().value);
   }
 
-  function sample(samples, request, lookup) {
-    samples.request[samples.next] = request;
-    samples.lookup[samples.next] = lookup;
-    samples.next = (samples.next + 1) % SAMPLES;
-  }
-
   const count = (value) => (Number.isFinite(value) && value > 0 ? value : 0);
   const text = (value) => (typeof value === "string" ? value : "");
   const list = (value) => (Array.isArray(value) ? value : []);
 
   function take(event) {
     if (event === null || typeof event !== "object") return;
-    model.events += 1;
-    model.since ??= count(event.at);
-    const worker = text(event.worker);
-    if (worker && !model.workers.has(worker)) {
-      if (model.workers.size < WORKERS) model.workers.set(worker, `w${model.workers.size + 1}`);
-    }
-    if (event.kind === "request") takeRequest(event);
-    else if (["expired", "evicted", "deleted"].includes(event.kind)) takeEnd(event);
-    else if (event.kind !== "dropped") return;
+    if (!["request", "expired", "evicted", "deleted", "dropped"].includes(event.kind)) return;
+    const counted = { at: count(event.at), worker: text(event.worker), answers: [] };
+    model.counted.push(counted);
+    if (model.counted.length > COUNTED) model.counted.shift();
+    if (event.kind === "request") takeRequest(event, counted.answers);
+    else if (event.kind !== "dropped") takeEnd(event);
     model.fresh.push(event);
     if (model.fresh.length > ROWS) {
       model.fresh.shift();
@@ -170,19 +155,16 @@
     }
   }
 
-  function takeRequest(event) {
+  function takeRequest(event, answers) {
     model.news.requests += 1;
     for (const answer of list(event.levels)) {
-      const level = model.levels.get(answer?.level);
-      if (!level) continue;
+      if (!hues.has(answer?.level)) continue;
       const hits = count(answer.hits);
       const misses = count(answer.misses);
-      level.hits += hits;
-      level.misses += misses;
-      level.bytes += count(answer.bytes);
+      const times = { request: count(event.us), lookup: count(answer.us) };
+      answers.push({ level: answer.level, hits, misses, bytes: count(answer.bytes), ...times });
       model.news.hits += hits;
       model.news.misses += misses;
-      if (hits || misses) sample(misses ? level.miss : level.hit, count(event.us), count(answer.us));
     }
     for (const op of list(event.ops)) if (Array.isArray(op)) takeOp(op, event);
   }
@@ -196,14 +178,14 @@
     if (kind === "delete") {
       if (key === "*") dropLevel(op[field.level]);
       else model.keys.delete(key);
-    } else if (op[field.note] === "stored" && model.levels.has(op[field.level])) {
+    } else if (op[field.note] === "stored" && hues.has(op[field.level])) {
       const ttl = op[field.ttl];
       keep(key, op[field.level], ttl, count(op[field.bytes]), count(event.at) * 1000);
     }
   }
 
   function takeEnd(event) {
-    model.news.gone += count(event.events);
+    model.news.ended += count(event.events);
     model.keys.delete(text(event.key));
   }
 
@@ -246,6 +228,25 @@
     }
   }
 
+  /* {level: {hits, misses, bytes, hit: [answer, ...], miss: [...]}} of the events that count. */
+  function sums() {
+    const levels = new Map(
+      config.levels.map((name) => [name, { hits: 0, misses: 0, bytes: 0, hit: [], miss: [] }]),
+    );
+    for (const answer of model.counted.flatMap(({ answers }) => answers)) {
+      const level = levels.get(answer.level);
+      for (const what of ["hits", "misses", "bytes"]) level[what] += answer[what];
+      if (answer.hits || answer.misses) level[answer.misses ? "miss" : "hit"].push(answer);
+    }
+    return levels;
+  }
+
+  /* The processes that the events are of, and those that were asked for their breaker. */
+  function processes() {
+    const ofEvents = model.counted.map(({ worker }) => worker).filter(Boolean);
+    return [...new Set([...ofEvents, ...model.breakers.keys()])].sort();
+  }
+
   // Drawing --------------------------------------------------------------------------------
 
   let paused = false;
@@ -265,6 +266,7 @@
     if (paused) return;
     drawLevels();
     drawEvents();
+    drawProcesses();
     if (now - slowDrawn > 900) {
       slowDrawn = now;
       drawPlot();
@@ -281,8 +283,9 @@
   const cards = [...document.querySelectorAll(".level")];
 
   function drawLevels() {
+    const levels = sums();
     cards.forEach((card, index) => {
-      const level = model.levels.get(config.levels[index]);
+      const level = levels.get(config.levels[index]);
       const lookups = level.hits + level.misses;
       const share = lookups ? (100 * level.hits) / lookups : 0;
       const [hits, misses, moved] = card.querySelectorAll(".counts b");
@@ -311,16 +314,30 @@
       item.dataset.kind = "skipped";
       rows.push(item);
     }
-    // Who has scrolled down to read an older event keeps it in sight.
+    // A reader who has scrolled down to an older event still sees it.
     const top = eventList.scrollTop;
     const height = eventList.scrollHeight;
     eventList.prepend(...rows);
     while (eventList.children.length > ROWS) eventList.lastElementChild.remove();
     for (const [key, { item }] of quiet) if (!item.isConnected) quiet.delete(key);
     if (top > 0) eventList.scrollTop = top + eventList.scrollHeight - height;
-    const workers = [...model.workers].map(([worker, name]) => `${name} is ${worker}`);
-    if (workers.length > 8) workers.splice(8, Infinity, "…");
-    say(byId("workers"), `${several(model.workers.size, "process", "processes")}: ${workers.join(" · ")}`);
+  }
+
+  function drawProcesses() {
+    const all = processes();
+    if (!model.counted.length) {
+      say(byId("workers"), isDown() ? "No event: they come by way of Redis." : "No event yet. Open a page of the site in another tab.");
+      return;
+    }
+    const named = all.length > 8 ? [...all.slice(0, 8), "…"] : all;
+    say(byId("workers"), `${several(all.length, "process", "processes")}: ${named.join(" · ")}`);
+  }
+
+  /* Host and process id, as in the list of processes; of a long host the end. */
+  function shortName(worker) {
+    const [, host, id] = /^(.*):(\d+)$/.exec(worker) ?? [];
+    if (id === undefined) return worker.slice(0, 12) || "?";
+    return `${host.length > 6 ? `…${host.slice(-5)}` : host}:${id}`;
   }
 
   // A health check every second would drown the rest: its row is replaced by the next one.
@@ -342,7 +359,7 @@
   function row(event) {
     const item = make("li", "event");
     item.dataset.kind = text(event.kind);
-    const worker = make("span", "worker", model.workers.get(event.worker) ?? "w?");
+    const worker = make("span", "worker", shortName(text(event.worker)));
     worker.title = text(event.worker);
     item.append(make("time", "", clock(count(event.at))));
     if (event.kind === "request") {
@@ -355,14 +372,14 @@
       if (!chips.length) chips.push(make("span", "status", `asked no cache${again(event, item)}`));
       item.append(make("span", "chips", ...chips));
     } else if (event.kind === "dropped") {
-      const words = `${several(count(event.events), "event")} lost while Redis was away`;
+      const words = `${several(count(event.events), "event")} lost while Redis was down`;
       item.append(make("span", "what down", shape("dropped"), words), worker);
     } else {
       const what = make("span", "what gone", shape(event.kind), make("b", "", event.kind));
       item.append(what, make("span", "worker", "Redis"));
       const level = text(event.level);
       const names = event.key ? nameOf(text(event.key), level) : several(count(event.events), "more key");
-      const of = make("span", `of ${hues.get(level) ?? ""}`, level);
+      const of = make("span", `of ${hues.get(level) ?? ""}`, titleOf(level));
       const key = make("span", "chip", of, " ", names);
       key.title = text(event.key);
       item.append(make("span", "chips", key));
@@ -375,7 +392,7 @@
     const kind = ["hit", "miss", "down"].includes(word) ? word : "mixed";
     const waited = count(answer.collapsed) ? ", collapsed" : "";
     const words = `${word}${kind === "mixed" ? " hit" : ""}${waited}`;
-    const of = make("span", `of ${hues.get(answer.level) ?? ""}`, text(answer.level));
+    const of = make("span", `of ${hues.get(answer.level) ?? ""}`, titleOf(answer.level));
     const verdict = make("span", kind, shape(kind), make("b", "", words));
     const element = make("span", "chip", of, " ", verdict);
     const size = count(answer.bytes);
@@ -391,11 +408,12 @@
       const rest = key.slice(prefix[0].length);
       name = rest.slice(rest.indexOf(":") + 1);
     }
-    // A key that is the page's URL: without the host, and with the variant's own characters.
-    const url = /^page:.*?https?:\/\/[^/]+(\/[^|]*)(?:\|.*)?$/.exec(name);
+    // A key that is the page's URL: without the host. Behind it, after a | each, are the
+    // language, the time zone and the hash of the variant.
+    const url = /^page:.*?https?:\/\/[^/]+(\/[^|]*)(.*)$/.exec(name);
     if (url) {
-      const variant = /\|([0-9a-f]{16})$/.exec(name);
-      return url[1] + (variant ? ` ${variant[1].slice(0, 6)}` : "");
+      const more = url[2].split("|").map((part) => (/^[0-9a-f]{16}$/.test(part) ? part.slice(0, 6) : part));
+      return [url[1], ...more.filter(Boolean)].join(" ");
     }
     const page = /^views\.decorators\.cache\.cache_(page|header)\.(.*)/.exec(name);
     if (page) {
@@ -418,9 +436,9 @@
   const LOWEST = 100; // us, at the left
   let highest = 100000; // us, at the right: grows by tens
 
-  function statistics(samples) {
-    const sorted = [...samples.request].sort((a, b) => a - b);
-    const lookups = [...samples.lookup].sort((a, b) => a - b);
+  function statistics(answers) {
+    const sorted = answers.map(({ request }) => request).sort((a, b) => a - b);
+    const lookups = answers.map(({ lookup }) => lookup).sort((a, b) => a - b);
     const at = (values, share) => values[Math.min(values.length - 1, Math.floor(values.length * share))];
     return { n: sorted.length, median: at(sorted, 0.5), slow: at(sorted, 0.95), lookup: at(lookups, 0.5) };
   }
@@ -431,8 +449,9 @@
     const left = 76;
     const right = width - 12;
     const bottom = names.length * BAND + 4;
-    for (const level of model.levels.values()) {
-      for (const us of [...level.hit.request, ...level.miss.request]) {
+    const levels = sums();
+    for (const level of levels.values()) {
+      for (const { request: us } of [...level.hit, ...level.miss]) {
         while (us > highest && highest < 1e8) highest *= 10;
       }
     }
@@ -449,13 +468,13 @@
       parts.push(makeSvg("text", { x: us === highest ? right + 10 : at, y: bottom + 15, "text-anchor": anchor }, words));
     }
     names.forEach((name, index) => {
-      const level = model.levels.get(name);
+      const level = levels.get(name);
       const y = index * BAND + BAND / 2;
       parts.push(makeSvg("line", { class: "grid", x1: left, x2: right, y1: y, y2: y }));
-      parts.push(makeSvg("text", { class: "name", x: 0, y: y + 4 }, name));
+      parts.push(makeSvg("text", { class: "name", x: 0, y: y + 4 }, titleOf(name)));
       // Misses below the line and hits above it, so that neither covers the other.
       for (const [kind, dy] of [["miss", 6], ["hit", -6]]) {
-        for (const us of level[kind].request) {
+        for (const { request: us } of level[kind]) {
           const at = x(us);
           parts.push(
             kind === "hit"
@@ -463,7 +482,7 @@
               : makeSvg("path", { class: "miss", d: `M${at.toFixed(1)} ${y + dy - 5}l5 5-5 5-5-5z` }),
           );
         }
-        if (level[kind].request.length) {
+        if (level[kind].length) {
           const at = x(statistics(level[kind]).median).toFixed(1);
           parts.push(makeSvg("line", { class: "median", x1: at, x2: at, y1: y + dy - 7, y2: y + dy + 7 }));
         }
@@ -477,11 +496,11 @@
 
   function drawNumbers() {
     const rows = [];
-    for (const [name, level] of model.levels) {
+    for (const [name, level] of sums()) {
       for (const kind of ["hit", "miss"]) {
         const { n, median, slow, lookup } = statistics(level[kind]);
         const values = n ? [n, ...[median, slow, lookup].map(milliseconds)] : [0, "–", "–", "–"];
-        const head = make("th", "", name);
+        const head = make("th", "", titleOf(name));
         head.scope = "row";
         const cells = [make("span", kind, shape(kind), kind), ...values].map((value) => make("td", "", value));
         rows.push(make("tr", "", head, ...cells));
@@ -493,7 +512,7 @@
   byId("legend").append(
     make("span", "", make("span", "hit", shape("hit")), "all of its lookups hit"),
     make("span", "", make("span", "miss", shape("miss")), "it missed one or more"),
-    make("span", "", `| median of the last ${SAMPLES}`),
+    make("span", "", "| median"),
   );
   byId("numbers").addEventListener("toggle", drawNumbers);
 
@@ -511,6 +530,7 @@
         isNote(keyA) - isNote(keyB) ||
         (keyA < keyB ? -1 : 1),
     );
+    const names = namesOf(sorted);
     const scales = new Map();
     for (const [, { level, full }] of sorted) scales.set(level, Math.max(full, scales.get(level) ?? 1));
     let place = keyList.firstElementChild;
@@ -518,13 +538,30 @@
     for (const [key, entry] of sorted) {
       entry.row ??= keyRow(key, entry);
       rows.add(entry.row.element);
-      drawKey(key, entry, now, scales.get(entry.level));
+      drawKey(entry, names.get(key), now, scales.get(entry.level));
       // Moved only when it is in the wrong place: an element that is moved loses the focus.
       if (entry.row.element === place) place = place.nextElementSibling;
       else keyList.insertBefore(entry.row.element, place);
     }
-    for (const element of [...keyList.children]) if (!rows.has(element)) element.remove();
+    for (const element of [...keyList.children]) {
+      if (rows.has(element)) continue;
+      // The button that has the focus may go with its key. Without this, the focus is nowhere.
+      if (element.contains(document.activeElement)) keyList.focus({ preventScroll: true });
+      element.remove();
+    }
     drawKeysNote(sorted.length);
+  }
+
+  /* {key: what it is called}: the short name, or the whole key where two have the same name. */
+  function namesOf(entries) {
+    const names = new Map(entries.map(([key, { level }]) => [key, nameOf(key, level)]));
+    const owners = new Map();
+    for (const [key, { level }] of entries) {
+      const called = `${level} ${names.get(key)}`;
+      owners.set(called, [...(owners.get(called) ?? []), key]);
+    }
+    for (const keys of owners.values()) if (keys.length > 1) for (const key of keys) names.set(key, key);
+    return names;
   }
 
   function keyRow(key, entry) {
@@ -536,7 +573,7 @@
     const left = make("b");
     const size = make("span");
     const words = make("span", "words", left, size);
-    element.append(make("span", "of", entry.level), name, make("span", "left", words, bar));
+    element.append(make("span", "of", titleOf(entry.level)), name, make("span", "left", words, bar));
     if (mayTouch) {
       const buttons = make("span", "buttons");
       for (const [label, act] of [["Show", show], ["Expire now", expire]]) {
@@ -550,14 +587,15 @@
     return { element, name, fill, bar, left, size };
   }
 
-  function drawKey(key, { level, deadline, full, size, row }, now, scale) {
+  function drawKey({ deadline, full, size, row }, name, now, scale) {
     const left = deadline === null ? null : Math.max(0, deadline - now);
     const due = left === 0;
-    say(row.name, nameOf(key, level));
+    say(row.name, name);
+    row.name.toggleAttribute("data-whole", name === row.name.title);
     say(row.left, left === null ? "no timeout" : due ? "due" : duration(Math.ceil(left / 1000)));
     say(row.size, size ? bytes(size) : "");
     row.element.toggleAttribute("data-due", due);
-    row.element.title = due ? "Its time is over. Redis has not said yet that it is gone." : "";
+    row.element.title = due ? "Its time is over. Redis has not said yet that it expired." : "";
     // Of the longest that this level's keys had, or of its own if it has much less.
     const of = full < scale / 20 ? full : scale;
     row.fill.style.inlineSize = `${left === null ? 100 : Math.min(100, (100 * left) / Math.max(of, 1))}%`;
@@ -595,7 +633,8 @@
     if (breaker) facts.push(["Circuit breaker", breaker]);
     const listens = model.state?.listener;
     if (listens) facts.push(["Listens to Redis", text(listens.worker)]);
-    if (model.since) facts.push(["Counted", `${several(model.events, "event")} since ${clock(model.since).slice(0, 8)}`]);
+    const [first] = model.counted;
+    if (first) facts.push(["Counted", `the last ${several(model.counted.length, "event")}, since ${clock(first.at).slice(0, 8)}`]);
     byId("facts").replaceChildren(
       ...facts.map(([name, value]) => make("span", "", `${name} `, make("b", "", value))),
     );
@@ -609,9 +648,7 @@
     notice.hidden = !words;
     notice.dataset.kind = isDown() ? "down" : "";
     say(notice, words);
-    if (!model.workers.size) {
-      say(byId("workers"), isDown() ? "No event: they come by way of Redis." : "No event yet. Open a page of the site in another tab.");
-    }
+    drawProcesses();
   }
 
   // Each process has its own, and tells of it when the wall happens to ask it.
@@ -627,7 +664,7 @@
         parts.push(`open in ${worker} since ${clock(count(since)).slice(0, 8)}${of}`);
       }
     }
-    const all = model.workers.size;
+    const all = processes().length;
     // Those that have not been asked by this page are not known.
     if (closed && model.breakers.size < all) parts.push(`closed where asked: ${closed} of ${all} processes`);
     else if (closed) parts.push(`closed in ${several(closed, "process", "processes")}`);
@@ -635,13 +672,13 @@
   }
 
   function tellNews() {
-    const { requests, hits, misses, gone } = model.news;
+    const { requests, hits, misses, ended } = model.news;
     model.news = newNews();
-    if (paused || document.hidden || !(requests || gone)) return;
+    if (paused || document.hidden || !(requests || ended)) return;
     say(
       byId("news"),
       `Last ${NEWS_EVERY / 1000} seconds: ${several(requests, "request")}, ${several(hits, "hit")}, ` +
-        `${several(misses, "miss", "misses")}, ${several(gone, "key")} gone.`,
+        `${several(misses, "miss", "misses")}, ${several(ended, "key")} expired, evicted or deleted.`,
     );
   }
 
@@ -682,8 +719,14 @@
     dialog.showModal();
   }
 
+  // The key of the button that opened it may have expired meanwhile.
+  byId("shown")?.addEventListener("close", () => {
+    if (document.activeElement === document.body) keyList.focus({ preventScroll: true });
+  });
+
   async function expire(key, level, button) {
-    button.disabled = true;
+    if (button.ariaDisabled === "true") return;
+    button.ariaDisabled = "true"; // Not `disabled`, which would take the focus away.
     let words = `Told Redis that ${key} expires now.`;
     try {
       await post(config.urls.expire, key, level);
@@ -692,7 +735,7 @@
     } catch (error) {
       words = error.message;
     }
-    button.disabled = false;
+    button.ariaDisabled = null;
     say(byId("news"), words);
     Object.assign(model, { told: words, toldUntil: Date.now() + 10000 });
     slowDrawn = -1000;
@@ -724,7 +767,7 @@
     try {
       take(event());
     } catch {
-      // Whatever else is in the stream.
+      // Other programs may write into the stream.
     }
     if (paused) drawState();
     else wish();

@@ -9,9 +9,10 @@
   "use strict";
 
   const codeURL = document.currentScript.dataset.code;
-  // Outermost first.
-  const LEVELS = (document.currentScript.dataset.levels ?? "").split(" ").filter(Boolean);
-  const TITLES = { browser: "Browser", site: "Whole site", view: "Per view", fragment: "Fragment", "low-level": "Low-level" };
+  // [[name, title], ...], outermost first.
+  const GIVEN = JSON.parse(document.currentScript.dataset.levels || "[]");
+  const LEVELS = GIVEN.map(([name]) => name);
+  const TITLES = new Map([["browser", "Browser"], ...GIVEN]);
   const SIGNS = { hit: "✓", miss: "✗", mixed: "◐", down: "!", confirmed: "✓", bypass: "↷" };
   const REASONS = {
     "never-cache": "the view says never_cache",
@@ -48,7 +49,7 @@
     }));
   }
 
-  /** The browser's own copy of this page, without a request to anybody; null without one. */
+  /** The browser's own copy of this page, without a request to the server; null if it has none. */
   async function copyOfBrowser() {
     try {
       return await fetch(location.href, { cache: "only-if-cached", mode: "same-origin" });
@@ -62,13 +63,13 @@
     if ("serverTiming" in navigation) {
       return navigation.serverTiming;
     }
-    // Firefox tells it to secure pages only. What it keeps of the response is told to all.
+    // Firefox tells it to secure pages only. Any page may read the browser's own copy.
     const copy = await copyOfBrowser();
     if (!copy) {
       return null;
     }
     const size = (await copy.clone().arrayBuffer()).byteLength;
-    // Of another size it is an older response: this one was not kept.
+    // Of another size it is an older response: this one was not stored.
     return size === navigation.decodedBodySize ? parse(copy.headers.get("server-timing") ?? "") : null;
   }
 
@@ -152,7 +153,7 @@
   function ringOf(name, metric, why, keys, answered) {
     const ring = { name, keys, state: "idle" };
     if (answered) {
-      return { ...ring, keys: [], word: `not reached: the ${answered} answered`, note: "" };
+      return { ...ring, keys: [], word: `not reached: ${called(answered)} answered`, note: "" };
     }
     if (!metric) {
       return why && why !== "redis-down"
@@ -181,13 +182,16 @@
   }
 
   function reason(why) {
-    const level = /^kept-by-(.*)$/.exec(why)?.[1];
+    const level = /^cached-by-(.*)$/.exec(why)?.[1];
     const status = /^status-(\d+)$/.exec(why)?.[1];
-    if (level) return `the ${level} level caches this page`;
+    if (level) return `${called(level)} caches this page`;
     if (status) return `a page of status ${status} is not cached`;
     return REASONS[why] ?? decoded(why);
   }
 
+  const titleOf = (name) => TITLES.get(name) ?? name;
+  /** What a sentence calls it. */
+  const called = (name) => (name === "browser" ? "the browser" : `the level “${titleOf(name)}”`);
   const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
 
   /* Words ------------------------------------------------------------------------- */
@@ -215,7 +219,7 @@
     if (answered === "browser") return "Your browser answered";
     if (answered) {
       const waited = rings.some((ring) => ring.collapsed);
-      return `${TITLES[answered] ?? answered}: ${waited ? "waited for another request" : "hit"}`;
+      return `${titleOf(answered)}: ${waited ? "waited for another request" : "hit"}`;
     }
     if (rings.some((ring) => ring.state === "down")) return "Redis is down: Django made this page";
     if (rings.some((ring) => ring.name !== "browser" && (ring.state === "hit" || ring.state === "mixed"))) {
@@ -257,7 +261,7 @@
     get open() {
       const said = memory.read("xray");
       if (said) return said === "open";
-      // Nobody said anything yet: open where it stands beside the page.
+      // Not chosen yet: open where it stands beside the page.
       return beside.matches;
     },
     set open(value) {
@@ -378,7 +382,7 @@
       ring.ms === undefined ? null : make("span", {}, milliseconds(ring.ms)),
     ].filter(Boolean));
     const item = make("li", { class: `xray-level xray-of-${ring.name}`, "data-level": ring.name, "data-state": ring.state },
-      make("span", { class: "xray-name" }, TITLES[ring.name] ?? ring.name), word(ring.state, ring.word), numbers);
+      make("span", { class: "xray-name" }, titleOf(ring.name)), word(ring.state, ring.word), numbers);
     const sources = [...new Set(ring.keys.map((key) => key.at).filter(Boolean))];
     const source = ring.at || (ring.keys.length === 1 ? sources[0] : "");
     const only = ring.keys.length === 1 ? ring.keys[0] : null;
@@ -399,20 +403,20 @@
     return item;
   }
 
-  /** When the browser's copy was made, and, as soon as that is read, how long it may be used. */
+  /** When the browser's copy was made, and, once that is read, how long it may be used. */
   function ageOfCopy(ring, found) {
     const age = make("span", { class: "xray-note" });
-    let kept = "";
+    let timeLeft = () => "";
     ticks.push((time) => {
       const parts = found.born ? [`Answered by Django ${ago(time - found.born)}`] : [];
-      if (kept !== "") parts.push(kept(time));
+      if (timeLeft(time)) parts.push(timeLeft(time));
       age.textContent = parts.length ? `${parts.join(", ")}.` : "";
     });
     copyOfBrowser().then((copy) => {
       const control = copy?.headers.get("cache-control") ?? "";
       const lifetime = Number(/max-age=(\d+)/.exec(control)?.[1]) - Number(copy?.headers.get("age") ?? 0);
       if (lifetime > 0 && found.born) {
-        kept = (time) => {
+        timeLeft = (time) => {
           const rest = lifetime - (time - found.born);
           return rest > 0 ? left(rest) : "its time is over";
         };
@@ -435,7 +439,7 @@
     for (const group of groups.values()) {
       const [key] = group;
       const rest = make("span", { class: "xray-numbers" });
-      // Together: what dies first, and all the bytes.
+      // Together: what expires first, and all the bytes.
       const ttls = group.map(({ ttl }) => ttl).filter((ttl) => ttl !== undefined);
       const size = group.reduce((sum, { b }) => sum + (b || 0), 0);
       if (ttls.length) rest.append(ticking(make("span"), { ttl: Math.min(...ttls) }, found));
@@ -444,7 +448,7 @@
         make("span", {}, nameOf(key), group.length > 1 ? ` and ${group.length - 1} more` : "", key.collapsed ? ` ${WAITED}` : ""), " ",
         make("span", { class: "xray-where" }, make("code", {}, key.at), " ", rest)));
     }
-    // Where one alias keeps pages and values, the page is one of the lookups and none of the keys.
+    // Where one alias has pages and values, the page is one of the lookups and not of the keys.
     const lookups = (ring.lookups ?? ring.keys.length) - (ring.page ? 1 : 0);
     const missing = lookups - ring.keys.length;
     if (found.dropped && missing > 0) {
@@ -461,7 +465,7 @@
     if (found.answered) query.set("answered", found.answered);
     for (const ring of found.rings) {
       if (ring.name === "browser") continue;
-      // A level of pages and values: had the page been a hit, nobody had asked for the values.
+      // A level of pages and values: after a hit of the page, no value would have been asked for.
       const page = ring.page ? [{ word: ring.state === "mixed" ? "miss" : ring.state, at: ring.at }] : [];
       for (const { word: got, at } of [...page, ...ring.keys]) {
         if (at) query.append(got, at);
@@ -484,7 +488,7 @@
       if (found.answered) {
         state = "frozen";
         says = "frozen";
-        inside = ` inside the ${found.answered}’s copy`;
+        inside = ` inside the copy of ${called(found.answered)}`;
       } else if (!key && outer) {
         state = "frozen";
         says = "frozen";
