@@ -9,22 +9,22 @@ NUMBER_OF_LESSONS = len(list(FOLDER.glob("*.md")))
 
 def written_posts():
     """Return the fields of each lesson in this folder, in reading order."""
-    return [read_post(path) for path in sorted(FOLDER.glob("*.md"))]
+    paths = sorted(FOLDER.glob("*.md"))
+    return [read_post(path) | {"lesson": place} for place, path in enumerate(paths, start=1)]
 
 
 def read_post(path):
     """
     Return the fields of the post in the file `NN-<slug>.md`.
 
-    NN is its place in the reading order. The file has `name: value` lines, `---`, and Markdown.
-    Only the line `lab` may be missing.
+    NN sorts the files into the reading order. The file has `name: value` lines, `---`, and
+    Markdown. Only the line `lab` may be missing.
     """
     _, head, body = path.read_text(encoding="utf-8").split("---\n", 2)
     meta = dict(line.split(": ", 1) for line in head.strip().splitlines())
-    number, _, slug = path.stem.partition("-")
+    _, _, slug = path.stem.partition("-")
     return {
         "slug": slug,
-        "lesson": int(number),
         "part": meta["part"],
         "scope": meta["scope"],
         "lab": meta.get("lab", ""),
