@@ -76,3 +76,14 @@ class TemplateTests(SimpleTestCase):
                 if path.suffix in (".html", ".css", ".js"):
                     with self.subTest(path.relative_to(BASE).as_posix()):
                         self.assertNotRegex(path.read_text(), pattern)
+
+
+class KeyboardTests(SimpleTestCase):
+    """A reader without a mouse can scroll what is wider than the screen."""
+
+    def test_every_box_that_may_scroll_can_be_reached_with_the_tab_key(self):
+        for path in sorted((BASE / "templates").rglob("*.html")):
+            with self.subTest(path.relative_to(BASE).as_posix()):
+                text = re.sub(r"\{#.*?#\}", "", path.read_text())
+                self.assertNotRegex(text, r"<pre(?![^>]*\stabindex=)")
+                self.assertNotRegex(text, r'class="scroll\b[^"]*"(?![^>]*\stabindex=)')

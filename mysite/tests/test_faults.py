@@ -7,6 +7,7 @@ tools/faults.py measures the same for longer and prints the figures.
 import itertools
 import re
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from unittest import skipUnless
@@ -17,18 +18,17 @@ from mysite.tests import outages
 from mysite.tests.faults import RedisServer
 from mysite.tests.processes import wait_until
 from mysite.tests.served import Gunicorn, Home
-from resilient_cache.backend import REDIS_TIMEOUT
+from resilient_cache.circuit import PERIOD
 
 COMMENTED = "/posts/the-whole-site/"
 KEPT = ("/", "/about/", COMMENTED)
 PAGES = (*KEPT, "/archive/", "/search/?q=redis", f"{COMMENTED}comment/", "/posts/no-such-post/")
-WORKERS = 2
-PAUSE = 1  # Seconds that the machine may do nothing.
+WORKERS, THREADS = 2, 4
 
 
 @tag("outage")
 class FaultTests(SimpleTestCase):
-    """Pages answer 200 and stay fast, and afterwards all is as it was."""
+    """Pages answer 200, and afterwards all is as it was."""
 
     seconds = 3  # That a fault lasts where it ends by itself.
     numbers = itertools.count()
@@ -53,22 +53,17 @@ class FaultTests(SimpleTestCase):
         self.gunicorn = self.enterContext(Gunicorn(self.home, url, WORKERS, command))
 
     def read_all(self):
-        """Let eight clients read every page. Return {path: (slowest, {status})}."""
+        """Let eight clients read every page. Return {path: {status}}."""
         with ThreadPoolExecutor(len(self.browsers)) as threads:
             answers = list(threads.map(self.read, self.browsers, range(len(self.browsers))))
-        seen = {}
-        for path, seconds, status in itertools.chain(*answers):
-            slowest, statuses = seen.get(path, (0, set()))
-            seen[path] = max(slowest, seconds), statuses | {status}
+        seen = defaultdict(set)
+        for path, status in itertools.chain(*answers):
+            seen[path].add(status)
         return seen
 
     def read(self, browser, offset):
-        answers = []
-        for path in PAGES[offset % len(PAGES) :] + PAGES[: offset % len(PAGES)]:
-            start = time.monotonic()
-            status = browser.get(path).status
-            answers.append((path, time.monotonic() - start, status))
-        return answers
+        first = offset % len(PAGES)
+        return [(path, browser.get(path).status) for path in PAGES[first:] + PAGES[:first]]
 
     def comment(self):
         """Comment, see it at once, and return what every answer must show from now on."""
@@ -81,6 +76,10 @@ class FaultTests(SimpleTestCase):
 
     def all_hits(self):
         return all(b.get(path).is_hit for b in self.browsers for path in KEPT)
+
+    def connections(self):
+        """Return how many connections Redis has taken since it started."""
+        return self.server.command("INFO", "stats")["total_connections_received"]
 
     def bites(self):
         """Return whether the blog has noticed the fault."""
@@ -99,9 +98,10 @@ class FaultTests(SimpleTestCase):
             self.addCleanup(browser.close)
         self.assertTrue(wait_until(lambda: '"up"' in self.browsers[0].get("/healthz").text))
         self.server.command("FLUSHALL")
-        uncached = max(slowest for slowest, _ in self.read_all().values())
+        self.read_all()
         self.assertTrue(wait_until(self.all_hits))
 
+        connections = self.connections()
         log, began = len(self.gunicorn.lines()), time.monotonic()
         end = outages.FAULTS[fault](self)
         if fault != "half-open":  # Is noticed once, by whoever is first.
@@ -109,17 +109,19 @@ class FaultTests(SimpleTestCase):
         author = self.comment()
         seen = self.read_all()
         again = self.comment()
+        seconds = time.monotonic() - began
         end()
-        ended = time.monotonic()
 
-        for path, (slowest, statuses) in seen.items():
+        for path, statuses in seen.items():
             with self.subTest(path):
                 self.assertEqual(statuses, {404 if "no-such" in path else 200})
-                # Without the breaker, a page of twenty calls waits for 20 timeouts. What is
-                # left of the limit is for a machine that does something else meanwhile.
-                self.assertLess(slowest, PAUSE + 4 * (uncached + REDIS_TIMEOUT))
+        if fault == "hung":
+            # A call that times out closes its connection, and opens a new one. Without the
+            # breaker each call of each page does. With it, each thread does so once at most,
+            # and the probes once per period.
+            allowed = WORKERS * (2 * THREADS + seconds / PERIOD)
+            self.assertLessEqual(self.connections() - connections, allowed)
         self.assertTrue(wait_until(self.all_hits), "no hits after it")
-        self.assertLess(time.monotonic() - ended, PAUSE + outages.RECOVERY + 4 * uncached)
         for browser in self.browsers:
             text = browser.get(COMMENTED).text
             self.assertIn(author, text)
@@ -134,38 +136,38 @@ class FaultTests(SimpleTestCase):
         self.assertLess(len(lines), 4 * WORKERS + time.monotonic() - began)
         self.assertNotIn("Traceback", lines)
 
-    def test_stopped_and_started_with_its_old_data(self):
+    def test_pages_answer_while_redis_is_stopped_and_comes_back_with_its_old_data(self):
         self.go_through("stopped")
 
-    def test_restarted(self):
+    def test_pages_answer_while_redis_is_restarted_each_second(self):
         self.go_through("restarted")
 
-    def test_hung(self):
+    def test_pages_answer_while_redis_hangs_and_each_thread_waits_once(self):
         self.go_through("hung")
 
-    def test_a_password_is_suddenly_wanted(self):
+    def test_pages_answer_while_redis_wants_a_password(self):
         self.go_through("auth")
 
-    def test_full(self):
+    def test_pages_answer_while_redis_is_full(self):
         self.go_through("full")
 
-    def test_read_only(self):
+    def test_pages_answer_while_redis_is_read_only(self):
         self.go_through("read-only")
 
-    def test_loading(self):
+    def test_pages_answer_while_redis_loads_its_data(self):
         self.go_through("loading")
 
-    def test_packets_of_open_connections_are_lost(self):
+    def test_pages_answer_while_the_packets_of_open_connections_are_lost(self):
         self.use("half-open")
         self.go_through("half-open")
 
     @skipUnless(outages.has_namespaces(), "needs a /etc/hosts of its own")
-    def test_the_host_name_is_not_found(self):
+    def test_pages_answer_while_the_host_name_of_redis_is_not_found(self):
         self.use("dns")
         self.go_through("dns")
 
-    def test_every_key_has_the_wrong_type(self):
+    def test_pages_answer_while_every_key_has_the_wrong_type(self):
         self.go_through("wrong type")
 
-    def test_every_key_holds_garbage(self):
+    def test_pages_answer_while_every_key_holds_garbage(self):
         self.go_through("garbage")

