@@ -589,10 +589,12 @@ class NarrowTests(WallBrowserCase):
         self.has(".event", "/99/")
         events = self.page.locator("#events")
 
-        events.focus()
-        self.page.keyboard.press("End")
+        def has_scrolled():
+            events.focus()
+            self.page.keyboard.press("End")
+            return events.evaluate("events => events.scrollTop > 100")
 
-        self.page.wait_for_function("document.querySelector('#events').scrollTop > 100")
+        self.assertTrue(self.eventually(has_scrolled))
 
     def test_nothing_is_wider_than_the_screen(self):
         self.publish(
