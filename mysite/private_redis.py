@@ -189,15 +189,20 @@ def use_redis(url, **pool):
     from django.conf import settings
     from django.test import override_settings
 
+    from resilient_cache.location import database_url
+
     def moved(cache):
-        base, location = settings.REDIS_URL, cache.get("LOCATION", "")
-        if not location.startswith(base):
-            return cache  # LocMem, for example.
         options = dict(cache.get("OPTIONS", {}))
+        number, location = options.get("db", 0), cache.get("LOCATION")
+        if location == settings.REDIS_URL:
+            location = url
+        elif location == database_url(settings.REDIS_URL, number):
+            location = database_url(url, number)
+        else:
+            return cache  # LocMem, for example.
         if pool and not cache["BACKEND"].startswith("django."):  # Django's own has no such option.
             options["CONNECTION_POOL_KWARGS"] = options.get("CONNECTION_POOL_KWARGS", {}) | pool
-        # What stands behind the URL stays: the number of a database.
-        return cache | {"LOCATION": url + location.removeprefix(base), "OPTIONS": options}
+        return cache | {"LOCATION": location, "OPTIONS": options}
 
     caches = {alias: moved(cache) for alias, cache in settings.CACHES.items()}
     return override_settings(REDIS_URL=url, CACHES=caches)

@@ -12,6 +12,7 @@ import os
 from mysite.settings import *  # noqa: F403
 from mysite.settings import CACHES as RESILIENT
 from mysite.settings import REDIS_URL
+from resilient_cache.location import database_url
 
 
 def on_backend(name, alias):
@@ -24,9 +25,9 @@ def on_backend(name, alias):
         entry |= {"BACKEND": "django.core.cache.backends.redis.RedisCache"}
         return entry | {"LOCATION": REDIS_URL, "OPTIONS": {"db": number}}
     if name == "django-redis":
-        # The database stands in the URL: django-redis has one connection pool for each URL.
-        location = f"{REDIS_URL}?db={number}"
-        return entry | {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": location}
+        # The database stands in the URL too: django-redis has one connection pool for each URL.
+        entry |= {"BACKEND": "django_redis.cache.RedisCache", "OPTIONS": {"db": number}}
+        return entry | {"LOCATION": database_url(REDIS_URL, number)}
     local = {
         "locmem": "django.core.cache.backends.locmem.LocMemCache",
         "database": "django.core.cache.backends.db.DatabaseCache",

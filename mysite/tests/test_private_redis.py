@@ -11,7 +11,7 @@ from pathlib import Path
 from unittest import TestCase, mock
 
 from django.conf import settings
-from django.test import tag
+from django.test import SimpleTestCase, override_settings, tag
 from redis import Redis
 
 from mysite import private_redis
@@ -20,6 +20,7 @@ from mysite.private_redis import (
     PrivateRedisError,
     RedisServerNotFound,
     find_redis_server,
+    use_redis,
 )
 from mysite.tests.processes import environment, is_alive, wait_until
 
@@ -32,6 +33,36 @@ def ask(redis, *command):
 
 def server_pid(redis):
     return ask(redis, "INFO", "server")["process_id"]
+
+
+def on_redis(location, **options):
+    """Return an entry of CACHES at `location`."""
+    backend = "django_redis.cache.RedisCache"
+    return {"BACKEND": backend, "LOCATION": location, "OPTIONS": options}
+
+
+class UseTests(SimpleTestCase):
+    """The caches of the settings move to another Redis, each with its database."""
+
+    def moved(self, **caches):
+        """Return {alias: where it is then} with REDIS_URL in database 3."""
+        url = "redis://127.0.0.1:6379/3"
+        self.enterContext(
+            override_settings(REDIS_URL=url, CACHES={"default": on_redis(url)} | caches)
+        )
+        with use_redis("redis://127.0.0.1:7000"):
+            return {alias: cache["LOCATION"] for alias, cache in settings.CACHES.items()}
+
+    def test_an_alias_that_names_its_database_in_its_location_moves_too(self):
+        places = self.moved(view=on_redis("redis://127.0.0.1:6379/5", db=2))
+
+        self.assertEqual(places["default"], "redis://127.0.0.1:7000")
+        self.assertEqual(places["view"], "redis://127.0.0.1:7000/2")
+
+    def test_a_cache_of_another_server_stays_there(self):
+        other = "redis://127.0.0.1:6379/30"
+
+        self.assertEqual(self.moved(other=on_redis(other))["other"], other)
 
 
 class FindTests(TestCase):
