@@ -170,9 +170,10 @@ class Post(InvalidatingModel):
         "published", null=True, blank=True, db_index=True, help_text="Empty: a draft."
     )
     updated_at = models.DateTimeField(auto_now=True)
-    # Only the posts of blog/content/ have these four, from the first lines of their files.
-    # The place in the tutorial's reading order.
+    # Only the posts of blog/content/ have these four.
+    # The place in the tutorial's reading order, which is the order of the files.
     lesson = models.PositiveSmallIntegerField(null=True, blank=True, editable=False)
+    # The next three are from the first lines of the file.
     # The part of the tutorial. templates/blog/_part.html has the names of the parts.
     part = models.CharField(max_length=20, blank=True, editable=False)
     # "django": it holds in any Django project. "blog": it is how this blog does it.

@@ -79,7 +79,7 @@ class LessonsTests(SeededTestCase):
 
         self.assertEqual(re.findall(r'<h2 id="(\w+)">', page), PARTS)
 
-    def test_a_lesson_has_the_number_of_its_file(self):
+    def test_a_lesson_has_the_number_of_its_place(self):
         page = main_of(self.client.get("/posts/"))
 
         numbers = [int(number) for number in re.findall(r'<li value="(\d+)">', page)]
