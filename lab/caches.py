@@ -6,17 +6,12 @@ from django_redis.client.herd import Marker
 
 from resilient_cache.location import database_url
 from resilient_cache.serializer import SafeSerializer
+from watch.conf import DEFAULTS
 
 RESILIENT = "resilient_cache.backend.RedisCache"
 PLAIN = "django_redis.cache.RedisCache"
 DATABASE = 5  # The first one behind the four levels and the stream of watch.
-# What people read as the name of a level, outermost first. The watch has the same names.
-LEVELS = {
-    "site": "Whole site",
-    "view": "Per view",
-    "fragment": "Fragment",
-    "low-level": "Low-level",
-}
+LEVELS = DEFAULTS["TITLES"]  # Name of a level: what people read. Outermost first.
 PREFIX = "lab"  # Redis allows the blog's user keys with it: see docker/make_secrets.py.
 TIMEOUTS = {"socket_timeout": 1, "socket_connect_timeout": 1}  # Seconds.
 

@@ -25,13 +25,7 @@ from lab.caches import PLAIN, RESILIENT, empty, lab_cache
 from lab.pages import new_run
 from lab.visitor import Visitor
 
-# Alias: its level.
-LEVELS = {
-    "site": "site",
-    "view": "view",
-    "template_fragments": "fragment",
-    "default": "low-level",
-}
+LEVELS = settings.WATCH["LEVELS"]  # Alias: its level.
 SHOWN_HEADERS = ("Age", "Cache-Control", "Vary", "Set-Cookie")
 DIGEST = re.compile(r"[0-9a-f]{32}")
 # What a command did, and what it says if it did not. Others read: found, or not there.

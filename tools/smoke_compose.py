@@ -86,6 +86,12 @@ def timed(*command, timeout=60):
     return time.monotonic() - start
 
 
+def stops(what, *command):
+    """Check that the command, which stops containers, ends in time."""
+    seconds = timed(*command)
+    check(f"{what} in less than {STOP_LIMIT} s", seconds < STOP_LIMIT, f"{seconds:.1f} s")
+
+
 def request(path, port=PORT, method="GET", body=None, headers=None):
     """Return (status, headers, body), or (0, {}, reason) when nothing answers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
@@ -300,8 +306,7 @@ def tested_inside(tests):
 
 
 def comes_back(post, text):
-    seconds = timed(*COMPOSE, "stop")
-    check(f"`stop` takes less than {STOP_LIMIT} s", seconds < STOP_LIMIT, f"{seconds:.1f} s")
+    stops("`stop` ends", *COMPOSE, "stop")
     run(*COMPOSE, "down")
     before = request("/")[0]
     with tempfile.TemporaryFile() as log:
@@ -353,8 +358,7 @@ def scaled(post, text):
     check("a visitor's X-Forwarded-Proto counts for nothing", status == 200, status)
     found = containers()
     are_locked({name: found[name] for name in ("replica", "nginx")})
-    seconds = timed(*SCALE, "stop")
-    check(f"all of it stops within {STOP_LIMIT} s", seconds < STOP_LIMIT, f"{seconds:.1f} s")
+    stops("all of it stops", *SCALE, "stop")
 
 
 def cached_in_front():
@@ -366,8 +370,7 @@ def cached_in_front():
     check("and no personal one", states == ["MISS", "MISS"], states)
     edge = run(*EDGE, "ps", "--quiet", "edge")
     are_locked({"edge": json.loads(run("docker", "inspect", edge))[0]})
-    seconds = timed(*EDGE, "stop")
-    check(f"all of it stops within {STOP_LIMIT} s", seconds < STOP_LIMIT, f"{seconds:.1f} s")
+    stops("all of it stops", *EDGE, "stop")
 
 
 def main():

@@ -34,6 +34,16 @@ def text_of(html, identity):
     return re.sub(r"<[^>]*>", "", found[1]).strip() if found else ""
 
 
+def entries():
+    """Return {(alias, key): value} of all that the four levels have stored."""
+    clients = {alias: caches[alias].client.get_client() for alias in caches}
+    return {
+        (alias, key): redis.get(key)
+        for alias, redis in clients.items()
+        for key in redis.scan_iter(count=1000)
+    }
+
+
 # With the watch, whose headers the pages of the lab read.
 @override_settings(ROOT_URLCONF="lab.tests.urls", MIDDLEWARE=settings.MIDDLEWARE)
 class LabPageTestCase(CacheTestCase):

@@ -8,14 +8,13 @@ from unittest import mock, skipUnless
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.core.cache import caches
 from django.test import Client, SimpleTestCase, tag
 
 from blog.tests import CacheTestCase
 from blog.tests.test_browser import BrowserTestCase
 from lab import leak, outage, race
 from lab.experiment import with_code
-from lab.tests import LabPageTestCase, LabTestCase, doubles
+from lab.tests import LabPageTestCase, LabTestCase, doubles, entries
 from lab.urls import EXPERIMENTS
 from mysite.private_redis import PrivateRedis
 from mysite.processes import wait_until
@@ -186,20 +185,11 @@ class BlogEntriesTests(LabTestCase):
         self.make_post("keys", tags=["redis"])
         for path in ("/", "/about/", "/feed/", "/posts/keys/", "/archive/", "/search/?q=keys"):
             self.client.get(path)
-        self.before = self.entries()
+        self.before = entries()
         self.addCleanup(self.check)
 
-    def entries(self):
-        """Return {(alias, key): value} of all that the four levels have stored."""
-        clients = {alias: caches[alias].client.get_client() for alias in caches}
-        return {
-            (alias, key): redis.get(key)
-            for alias, redis in clients.items()
-            for key in redis.scan_iter(count=1000)
-        }
-
     def check(self):
-        after = self.entries()
+        after = entries()
         self.assertEqual(after.keys(), self.before.keys())
         self.assertEqual(after, self.before)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from html import unescape
 from unittest import mock
 
-from django.core.cache import cache, caches
+from django.core.cache import cache
 from django.db import connections
 from django.test import Client, tag
 
@@ -16,8 +16,9 @@ from blog.tests.test_browser import BrowserTestCase
 from lab import predict, predict_views
 from lab.caches import DATABASE, LEVELS, lab_cache
 from lab.predict_situations import BY_SLUG, SITUATIONS
-from lab.tests import LabPageTestCase, LabTestCase, doubles
+from lab.tests import LabPageTestCase, LabTestCase, doubles, entries
 from mysite.private_redis import use_redis
+from mysite.processes import wait_until
 
 # What Django and this blog do: {situation: (outcome, level, number of the true reason)}. The page
 # itself has no such table. It shows what a run shows.
@@ -244,27 +245,18 @@ class TracesTests(LabTestCase):
 
     make_post = CacheTestCase.make_post
 
-    def entries(self):
-        """Return {(alias, key): value} of all that the four levels have stored."""
-        clients = {alias: caches[alias].client.get_client() for alias in caches}
-        return {
-            (alias, key): redis.get(key)
-            for alias, redis in clients.items()
-            for key in redis.scan_iter(count=1000)
-        }
-
     def test_the_entries_of_the_blog_stay_as_they_were(self):
         self.make_post("keys", tags=["redis"])
         for path in ("/", "/about/", "/posts/keys/", "/archive/", "/search/?q=keys"):
             self.client.get(path)
         for key in ("price", "report", "discount"):
             cache.set(key, "of the blog", 300)
-        before = self.entries()
+        before = entries()
 
         for slug in EXPECTED:
             self.client.post(URL, right_answer(slug))
 
-        after = self.entries()
+        after = entries()
         self.assertEqual(after.keys(), before.keys())
         self.assertEqual(after, before)
 
@@ -303,12 +295,6 @@ class TracesTests(LabTestCase):
         self.assertEqual(names, ["GET", "DEL"])
 
 
-IN_SIGHT = """selector => {
-  const top = document.querySelector(selector).getBoundingClientRect().y;
-  return top >= 0 && top < innerHeight;
-}"""
-
-
 @tag("browser")
 class PredictInTheBrowserTests(BrowserTestCase, LabTestCase):
     """The page as a reader uses it."""
@@ -321,6 +307,10 @@ class PredictInTheBrowserTests(BrowserTestCase, LabTestCase):
         page.locator("[data-start]").press("Enter")
         page.locator("[data-answered]").wait_for()
 
+    def is_in_sight(self, page):
+        """Return whether the verdict begins within the window. The page scrolls there smoothly."""
+        return 0 <= page.locator("#verdict").bounding_box()["y"] < 640
+
     def test_the_focus_goes_to_the_result_and_it_is_in_sight(self):
         for width, script in ((1280, True), (360, True), (360, False)):
             with self.subTest(f"{width} px, script: {script}"):
@@ -330,7 +320,7 @@ class PredictInTheBrowserTests(BrowserTestCase, LabTestCase):
                 self.choose(page, "twice")
 
                 self.assertEqual(page.locator("#verdict:focus").count(), 1)
-                page.wait_for_function(IN_SIGHT, arg="#verdict")  # It scrolls there smoothly.
+                self.assertTrue(wait_until(lambda page=page: self.is_in_sight(page)))
 
     def test_no_result_is_wider_than_a_phone(self):
         page = self.visitor(viewport={"width": 360, "height": 640})
@@ -381,4 +371,4 @@ class PredictInTheBrowserTests(BrowserTestCase, LabTestCase):
 
         page.locator(".predict-errors").wait_for()
         self.assertEqual(page.locator("#verdict:focus").count(), 1)
-        page.wait_for_function(IN_SIGHT, arg="#verdict")
+        self.assertTrue(wait_until(lambda: self.is_in_sight(page)))
