@@ -23,7 +23,7 @@ from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.retry import Retry
 
-from watch.conf import config
+from watch.conf import Config, config
 from watch.event import Event, worker
 
 QUEUE_LENGTH = 1000  # events that wait to be sent
@@ -94,9 +94,10 @@ class Feed:
 
     def settings_changed(self) -> None:
         """Send nothing that was meant for one Redis to another."""
-        self._queue.clear()
-        config.cache_clear()
-        self._client = None
+        with self._lock:  # The thread reads the settings with this lock, and a batch with them.
+            self._queue.clear()
+            config.cache_clear()
+            self._client = None
 
     def _lose(self, number: int) -> None:
         with self._lock:
@@ -126,10 +127,11 @@ class Feed:
         """Send what waits. Return whether Redis took it."""
         batch: list[Event] = []
         try:
-            # In this order: see settings_changed().
-            client = self._client = self._client or connect()
-            while batch := self._next_batch():
-                self._send(client, batch)
+            while True:
+                client, settings, batch = self._next_batch()
+                if not batch:
+                    break
+                self._send(client, settings, batch)
         except Exception as error:
             self._lose(len(batch))
             self._client = None
@@ -140,15 +142,17 @@ class Feed:
         self._is_failing = False
         return True
 
-    def _next_batch(self) -> list[Event]:
-        batch: list[Event] = []
-        while self._queue and len(batch) < BATCH:
-            batch.append(self._queue.popleft())
-        return batch
+    def _next_batch(self) -> tuple[Redis, Config, list[Event]]:
+        """Return events, with the Redis and the settings that they are for."""
+        with self._lock:
+            client = self._client = self._client or connect()
+            batch: list[Event] = []
+            while self._queue and len(batch) < BATCH:
+                batch.append(self._queue.popleft())
+            return client, config(), batch
 
-    def _send(self, client: Redis, batch: list[Event]) -> None:
-        settings, dropped = config(), self.dropped
-        lines = []
+    def _send(self, client: Redis, settings: Config, batch: list[Event]) -> None:
+        lines, dropped = [], self.dropped
         for number, event in enumerate(batch, 1):
             lines.append(event.as_json())
             if number % 10 == 0:
